@@ -1,0 +1,195 @@
+"""Turns, trajectories and episodes: what agents did, without loss.
+
+A turn extends the context of its parent turn, so a chat is a chain, a fork is two turns with one parent, and an agent
+that rewrites its prompt is a trajectory with several roots. Invariant: joining observations and actions along the way
+from a root to a turn gives exactly the messages that the policy saw at that turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from .message import JSON, Message, Tool
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampledTokens:
+    """The server's own ids of one call. They win over rendering, because they are what the policy really saw and wrote.
+
+    `output_ids` includes the stop token when the server ended the turn with one. `logprobs` has one value (natural
+    logarithm) for each output id.
+    """
+
+    prompt_ids: tuple[int, ...]
+    output_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One decision of one agent: what it newly observed, and the action it took.
+
+    `parent` is the index, in the same trajectory, of the turn whose context this one extends; None starts afresh.
+    `tools` stands on a root turn and holds for all turns below it. `action` None is a closing observation.
+    `weight` 0 makes the action context only. `annotations` holds scores, advantages and labels for objectives.
+    """
+
+    parent: int | None
+    observation: tuple[Message, ...] = ()
+    action: Message | None = None
+    tools: tuple[Tool, ...] = ()
+    reward: float | None = None
+    weight: float = 1.0
+    sampled: SampledTokens | None = None
+    annotations: dict[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One agent's turns in the order in which they happened (a parent stands before its children)."""
+
+    turns: tuple[Turn, ...] = ()
+    agent: str = "agent"
+    policy: str | None = None
+    reward: float | None = None
+    success: bool | None = None
+
+    def __post_init__(self) -> None:
+        for index, turn in enumerate(self.turns):
+            if turn.parent is None:
+                continue
+            if not 0 <= turn.parent < index:
+                raise ValueError(f"turns[{index}].parent is {turn.parent}: not an earlier turn")
+            if turn.tools:
+                raise ValueError(f"turns[{index}].tools: only a root turn (parent None) has tools")
+
+    def lineage(self, turn: int = -1) -> list[int]:
+        """Return the indices from the root down to `turn`, both included."""
+        index: int | None = range(len(self.turns))[turn]
+        path: list[int] = []
+        while index is not None:
+            path.append(index)
+            index = self.turns[index].parent
+        return path[::-1]
+
+    def messages(self, turn: int = -1) -> list[Message]:
+        """Return the conversation up to and including `turn` (by default the last); empty without turns."""
+        if not self.turns:
+            return []
+        out: list[Message] = []
+        for index in self.lineage(turn):
+            out.extend(self.turns[index].observation)
+            action = self.turns[index].action
+            if action is not None:
+                out.append(action)
+        return out
+
+    def tools(self, turn: int = -1) -> tuple[Tool, ...]:
+        """Return the tools that the policy had at `turn`."""
+        return self.turns[self.lineage(turn)[0]].tools if self.turns else ()
+
+    def leaves(self) -> list[int]:
+        """Return the turns that no other turn extends."""
+        parents = {turn.parent for turn in self.turns}
+        return [index for index in range(len(self.turns)) if index not in parents]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One play of one task. `success` None means unknown; it is never guessed from the reward.
+
+    `created_at` is an ISO 8601 time in UTC. `error` is a fault of the environment, its judge or the machinery,
+    never a failure of an agent.
+    """
+
+    id: str
+    trajectories: tuple[Trajectory, ...] = ()
+    environment: str | None = None
+    task: JSON = None
+    seed: int | None = None
+    split: str | None = None
+    reward: float | None = None
+    success: bool | None = None
+    stop_reason: str | None = None
+    error: str | None = None
+    metadata: dict[str, JSON] = field(default_factory=dict)
+    created_at: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def from_messages(
+        cls,
+        messages: Iterable[Message],
+        *,
+        id: str,
+        tools: Sequence[Tool] = (),
+        reward: float | None = None,
+        success: bool | None = None,
+        agent: str = "agent",
+        policy: str | None = None,
+        weights: Sequence[float] | None = None,
+        environment: str | None = None,
+        metadata: dict[str, JSON] | None = None,
+    ) -> Episode:
+        """Make the simple case: one agent, one linear conversation.
+
+        Args:
+            weights: one weight for each message; those of assistant messages become the turns' weights (default 1).
+        """
+        turns = turns_from_messages(messages, tools=tools, weights=weights)
+        return cls(
+            id=id,
+            trajectories=(Trajectory(turns, agent=agent, policy=policy),),
+            environment=environment,
+            reward=reward,
+            success=success,
+            metadata=metadata or {},
+        )
+
+    def turns(self) -> Iterator[tuple[int, int, Turn]]:
+        """Yield (trajectory index, turn index, turn) over all trajectories."""
+        for t, trajectory in enumerate(self.trajectories):
+            for k, turn in enumerate(trajectory.turns):
+                yield t, k, turn
+
+    def num_actions(self) -> int:
+        """Return how many turns hold an action."""
+        return sum(turn.action is not None for _, _, turn in self.turns())
+
+
+def turns_from_messages(
+    messages: Iterable[Message],
+    *,
+    tools: Sequence[Tool] = (),
+    weights: Sequence[float] | None = None,
+) -> tuple[Turn, ...]:
+    """Cut a linear conversation into turns: every assistant message is an action, what precedes it is observed.
+
+    Trailing messages that no assistant message follows become a closing observation, so nothing is lost.
+    """
+    turns: list[Turn] = []
+    observed: list[Message] = []
+
+    def close(action: Message | None, weight: float) -> None:
+        turns.append(
+            Turn(
+                parent=len(turns) - 1 if turns else None,
+                observation=tuple(observed),
+                action=action,
+                tools=() if turns else tuple(tools),
+                weight=weight,
+            )
+        )
+        observed.clear()
+
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            close(message, 1.0 if weights is None else float(weights[index]))
+        else:
+            observed.append(message)
+    if observed:
+        close(None, 1.0)
+    return tuple(turns)
