@@ -109,10 +109,7 @@ class TokenTreeBuilder:
                 nodes[current].children[int(sequence[depth])] = len(nodes) - 1
                 return len(nodes) - 1
             shared = _common_prefix(nodes[child].ids, sequence[depth:])
-            if shared < len(nodes[child].ids):
-                current = self._split(child, shared)
-            else:
-                current = child
+            current = self._split(child, shared) if shared < len(nodes[child].ids) else child
             depth += shared
         return current
 

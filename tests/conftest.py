@@ -1,0 +1,28 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def test_data_folder() -> Path | None:
+    """Return the folder of real test data, or None where this machine has none."""
+    folder = Path(os.environ.get("UNDERSTUDY_TEST_DATA", DEFAULT_DATA))
+    return folder if (folder / "corpus").is_dir() else None
+
+
+test_data_folder.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real trajectories, templates and tokenizers; the test is skipped where it is absent."""
+    folder = test_data_folder()
+    if folder is None:
+        pytest.skip("no test data: set UNDERSTUDY_TEST_DATA to a folder that holds corpus/, templates/ and tokenizers/")
+    return folder
