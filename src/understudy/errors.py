@@ -41,7 +41,7 @@ class DataError(UnderstudyError):
         self.reason = reason
         self.file = file
         self.row = row
-        self.field = field
+        self.field = field or None
         self.mend = mend
         super().__init__(reason)
 

@@ -1,6 +1,6 @@
 """Plain data: messages, episodes, token trees. No files, no torch."""
 
-from .episode import SCHEMA_VERSION, Episode, SampledTokens, Trajectory, Turn, turns_from_messages
+from .episode import SCHEMA_VERSION, Episode, SampledTokens, Trajectory, Turn, content_hash, turns_from_messages
 from .message import (
     JSON,
     ImagePart,
@@ -12,6 +12,8 @@ from .message import (
     ToolCall,
     tools_to_openai,
 )
+from .openai import message_from_openai, message_to_row, message_weight, messages_from_openai
+from .openai_tools import tools_from_openai
 from .tokens import Span, SpanKind, TokenTree, TokenTreeBuilder
 
 __all__ = [
@@ -32,6 +34,12 @@ __all__ = [
     "ToolCall",
     "Trajectory",
     "Turn",
+    "content_hash",
+    "message_from_openai",
+    "message_to_row",
+    "message_weight",
+    "messages_from_openai",
+    "tools_from_openai",
     "tools_to_openai",
     "turns_from_messages",
 ]

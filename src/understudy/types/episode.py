@@ -7,10 +7,14 @@ from a root to a turn gives exactly the messages that the policy saw at that tur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from .message import JSON, Message, Tool
+from .openai import message_from_openai, message_weight
+from .openai_tools import tools_from_openai
 
 SCHEMA_VERSION = 1
 
@@ -122,10 +126,10 @@ class Episode:
     @classmethod
     def from_messages(
         cls,
-        messages: Iterable[Message],
+        messages: Iterable[Message | Mapping[str, JSON]],
         *,
-        id: str,
-        tools: Sequence[Tool] = (),
+        id: str | None = None,
+        tools: Sequence[Tool | Mapping[str, JSON]] | str | None = (),
         reward: float | None = None,
         success: bool | None = None,
         agent: str = "agent",
@@ -137,11 +141,20 @@ class Episode:
         """Make the simple case: one agent, one linear conversation.
 
         Args:
-            weights: one weight for each message; those of assistant messages become the turns' weights (default 1).
+            messages: ours or OpenAI-style dicts.
+            id: by default a hash of messages and tools, so equal conversations have equal ids.
+            tools: ours, OpenAI-style dicts, or JSON text of a list of these.
+            weights: one weight for each message; those of assistant messages become the turns' weights. By default
+                the messages' own flags (`understudy.types.openai.WEIGHT_FLAGS`) are honoured, else 1.
+
+        Raises:
+            FormatError: a message or tool has no clear meaning.
         """
-        turns = turns_from_messages(messages, tools=tools, weights=weights)
+        read = [message_from_openai(message, f"messages[{i}]") for i, message in enumerate(messages)]
+        read_tools = tools_from_openai(tools)
+        turns = turns_from_messages(read, tools=read_tools, weights=weights)
         return cls(
-            id=id,
+            id=content_hash(read, read_tools) if id is None else id,
             trajectories=(Trajectory(turns, agent=agent, policy=policy),),
             environment=environment,
             reward=reward,
@@ -169,6 +182,9 @@ def turns_from_messages(
     """Cut a linear conversation into turns: every assistant message is an action, what precedes it is observed.
 
     Trailing messages that no assistant message follows become a closing observation, so nothing is lost.
+
+    Args:
+        weights: one for each message; None takes those that the assistant messages' own flags give, else 1.
     """
     turns: list[Turn] = []
     observed: list[Message] = []
@@ -187,9 +203,17 @@ def turns_from_messages(
 
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            close(message, 1.0 if weights is None else float(weights[index]))
+            weight = message_weight(message, f"messages[{index}]") if weights is None else weights[index]
+            close(message, 1.0 if weight is None else float(weight))
         else:
             observed.append(message)
     if observed:
         close(None, 1.0)
     return tuple(turns)
+
+
+def content_hash(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+    """Return 16 hexadecimal digits that stand for a conversation with its tools."""
+    content = [[asdict(message) for message in messages], [tool.definition for tool in tools]]
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

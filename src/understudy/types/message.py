@@ -141,7 +141,7 @@ class Tool:
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise ValueError("a tool needs a name (function.name)")
         if "function" in value:
-            return cls({"type": "function", **value})
+            return cls(dict(value) if "type" in value else {"type": "function", **value})
         return cls({"type": "function", "function": {k: v for k, v in value.items() if k != "type"}})
 
     @property
