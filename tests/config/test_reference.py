@@ -1,0 +1,82 @@
+"""The reference of a config class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field
+
+from understudy.config import ConfigModel, config_help, config_markdown
+
+
+class Small(ConfigModel):
+    """A small model."""
+
+    kind: Literal["small"]
+    """Which model."""
+    width: int = Field(8, gt=0, le=64)
+    """Units | per layer."""
+
+
+class Large(ConfigModel):
+    kind: Literal["large"]
+
+
+class Part(ConfigModel):
+    path: str
+    """Where it lies."""
+
+
+class Settings(ConfigModel):
+    """All settings."""
+
+    model: Annotated[Small | Large, Field(discriminator="kind")]
+    """What is trained."""
+    parts: list[Part] = Field(default_factory=list)
+    rate: float | None = Field(None, validation_alias=AliasChoices("rate", "speed"))
+    mode: Literal["a", "b"] = "a"
+
+
+def test_markdown_has_a_table_for_each_section_and_variant() -> None:
+    assert (
+        config_markdown(Settings)
+        == """\
+## Top level
+
+All settings.
+
+| key | type | default | meaning |
+|---|---|---|---|
+| `model` | `section` | required | What is trained. |
+| `parts` | `list of section` | `[]` |  |
+| `rate` (also `speed`) | `number \\| null` | `null` |  |
+| `mode` | `"a" \\| "b"` | `"a"` |  |
+
+## `model (kind: "small")`
+
+A small model.
+
+| key | type | default | meaning |
+|---|---|---|---|
+| `kind` | `"small"` | required | Which model. |
+| `width` | `integer (> 0, <= 64)` | `8` | Units \\| per layer. |
+
+## `model (kind: "large")`
+
+| key | type | default | meaning |
+|---|---|---|---|
+| `kind` | `"large"` | required |  |
+
+## `parts.N`
+
+| key | type | default | meaning |
+|---|---|---|---|
+| `path` | `text` | required | Where it lies. |
+"""
+    )
+
+
+def test_help_lists_dotted_keys() -> None:
+    text = config_help(Settings)
+    assert "  parts.N.path  (text; required)\n      Where it lies.\n" in text
+    assert "  rate  (number | null; default null; also speed)\n" in text
