@@ -1,7 +1,7 @@
 """Messages, tools and tool calls, as the OpenAI chat format has them.
 
 Values are kept as they were received: the arguments of a tool call stay text when they came as text, because a server
-shows a model the text and not our idea of it. `Message.to_openai` gives the dict that a chat template or an endpoint takes.
+shows a model the text and not our idea of it. `Message.to_openai` gives the dict that an endpoint takes.
 """
 
 from __future__ import annotations

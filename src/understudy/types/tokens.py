@@ -61,7 +61,7 @@ class Span:
 
 @dataclass(slots=True)
 class _Node:
-    """A run of tokens without a branch. Splitting keeps a node's index at its lower half, so sequence ends stay valid."""
+    """A run of tokens without a branch. A split keeps the index at the lower half, so sequence ends stay valid."""
 
     ids: Ints
     start_depth: int
@@ -84,8 +84,8 @@ class TokenTreeBuilder:
         self._sequences: list[tuple[int, tuple[Span, ...]]] = []  # (node that the sequence ends with, spans)
         self._num_inserted_tokens = 0
 
-    def insert(self, ids: Sequence[int] | Ints, spans: Sequence[Span] = ()) -> None:
-        """Insert one sequence, the ids of one call: prompt and reply.
+    def insert(self, ids: Sequence[int] | Ints, spans: Sequence[Span] = ()) -> int:
+        """Insert one sequence, the ids of one call: prompt and reply. Return its index in `TokenTree.sequences`.
 
         Raises:
             ValueError: the sequence is empty or a span lies outside it.
@@ -98,6 +98,7 @@ class TokenTreeBuilder:
                 raise ValueError(f"span {span.start}:{span.stop} lies outside {len(sequence)} tokens")
         self._sequences.append((self._walk(sequence), tuple(spans)))
         self._num_inserted_tokens += len(sequence)
+        return len(self._sequences) - 1
 
     def _walk(self, sequence: Ints) -> int:
         """Follow the sequence from the root, adding what is new; return the node that ends exactly at its end."""

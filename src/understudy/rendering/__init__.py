@@ -1,0 +1,25 @@
+"""Messages to tokens: exact prompts and targets, or a refusal."""
+
+from .huggingface import ModelTokenizer, from_transformers, load_tokenizer
+from .profile import ServerProfile
+from .refusal import MENDS, Refusal, RefusalCode
+from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
+from .renderer import ON_REFUSAL, OnRefusal, Renderer
+
+__all__ = [
+    "MENDS",
+    "ON_REFUSAL",
+    "Audit",
+    "ControlString",
+    "DroppedContext",
+    "ModelTokenizer",
+    "OnRefusal",
+    "Refusal",
+    "RefusalCode",
+    "Rendered",
+    "RenderedTurn",
+    "Renderer",
+    "ServerProfile",
+    "from_transformers",
+    "load_tokenizer",
+]

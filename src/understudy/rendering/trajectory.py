@@ -1,0 +1,261 @@
+"""The rendering of one trajectory: each turn's text, its ids, and one insertion into the token tree.
+
+Invariant: a sequence enters the tree as the ids of a prompt followed by the ids of a target, and the only action span
+on it is the target. So whatever the server supplies (other roles, headers, prefilled thinking) is never supervised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from understudy.errors import RenderError
+from understudy.types import Message, SampledTokens, Span, SpanKind, TokenTreeBuilder, Trajectory, tools_to_openai
+
+from .continuation import Prepared, TurnWriter
+from .coverage import holds
+from .observations import locate_contents
+from .refusal import Refusal, RefusalCode, TurnRefused
+from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
+
+if TYPE_CHECKING:
+    from .renderer import Renderer
+
+
+class TrajectoryRendering:
+    """Everything that is prepared once for a trajectory, and what is found on the way."""
+
+    def __init__(self, renderer: Renderer, trajectory: Trajectory) -> None:
+        self._renderer = renderer
+        self._trajectory = trajectory
+        self._builder = TokenTreeBuilder()
+        self._prepared: dict[int, Prepared | TurnRefused] = {}  # by id(message), which the trajectory keeps alive
+        self._tools: dict[int, Any] = {}  # by root turn
+        self._inspected: set[int] = set()  # messages that were looked at, by id(message)
+        self._observed: set[int] = set()  # messages whose tokens were located, by id(message)
+        self._turns: list[RenderedTurn] = []
+        self._refusals: list[Refusal] = []
+        self._control_strings: list[ControlString] = []
+        self._dropped: list[DroppedContext] = []
+        self._audits: list[Audit] = []
+        self._num_unlocated = 0
+
+    def run(self) -> Rendered:
+        """Render all turns in order.
+
+        Raises:
+            RenderError: a turn was refused and the renderer's policy is to fail.
+        """
+        self._prepare_all()
+        for index, turn in enumerate(self._trajectory.turns):
+            supervised = turn.action is not None and turn.weight != 0
+            if not supervised and not self._holds_unseen_observation(index):
+                continue
+            try:
+                if supervised and turn.sampled is not None:
+                    self._insert_recorded(index, turn.sampled)
+                elif supervised:
+                    self._insert_written(index)
+                else:
+                    self._insert_prompt(index)
+            except TurnRefused as refused:
+                self._refuse(index, refused)
+        return Rendered(
+            tree=self._builder.build(),
+            turns=tuple(self._turns),
+            refusals=tuple(self._refusals),
+            control_strings=tuple(self._control_strings),
+            dropped_context=tuple(self._dropped),
+            num_unlocated_observations=self._num_unlocated,
+            audits=tuple(self._audits),
+        )
+
+    # What each turn starts from.
+
+    def _prepare_all(self) -> None:
+        """Prepare every message and let the templates remember the JSON of tools and arguments."""
+        values: list[Any] = []
+        for index, turn in enumerate(self._trajectory.turns):
+            if turn.parent is None:
+                self._tools[index] = tools_to_openai(turn.tools)
+                values.append(self._tools[index])
+            for message in (*turn.observation, *((turn.action,) if turn.action else ())):
+                try:
+                    prepared = self._renderer.profile.prepare(message)
+                    values.extend(call["function"]["arguments"] for call in prepared.get("tool_calls", ()))
+                    self._prepared[id(message)] = prepared
+                except TurnRefused as refused:
+                    self._prepared[id(message)] = refused
+        self._renderer.remember(*values)
+
+    def _require(self, message: Message) -> Prepared:
+        prepared = self._prepared[id(message)]
+        if isinstance(prepared, TurnRefused):
+            raise prepared
+        return prepared
+
+    def _messages_before(self, index: int) -> list[Message]:
+        turn = self._trajectory.turns[index]
+        before = [] if turn.parent is None else self._trajectory.messages(turn.parent)
+        return [*before, *turn.observation]
+
+    def _start(self, index: int) -> tuple[list[Message], list[Prepared], Any, TurnWriter]:
+        """Return the messages before the turn, the same prepared, the tools, and the writer for them."""
+        messages = self._messages_before(index)
+        if not messages:
+            raise TurnRefused(RefusalCode.EMPTY_CONTEXT, "no message stands before the turn")
+        tools = self._tools[self._trajectory.lineage(index)[0]]
+        return messages, [self._require(message) for message in messages], tools, self._renderer.writer_for(tools)
+
+    def _holds_unseen_observation(self, index: int) -> bool:
+        """True for a turn whose observation is to be located and stands in no supervised turn's prompt."""
+        turns = self._trajectory.turns
+        if not self._renderer.observations or turns[index].parent is None or not turns[index].observation:
+            return False
+        below = {index}
+        for later, turn in enumerate(turns[index + 1 :], start=index + 1):
+            if turn.parent in below:
+                if turn.action is not None and turn.weight != 0:
+                    return False
+                below.add(later)
+        return True
+
+    # The three ways into the tree.
+
+    def _insert_written(self, index: int) -> None:
+        """Insert a turn as the template writes it."""
+        turn = self._trajectory.turns[index]
+        messages, context, tools, writer = self._start(index)
+        assert turn.action is not None
+        found = writer.write(context, self._require(turn.action), tools)
+        self._inspect(index, messages, context, found.prompt)
+        prompt_ids, target_ids = self._renderer.segments.encode_continuation(found.prompt, found.target)
+        spans = self._observation_spans(index, messages, context, tools, found.prompt, found.arguments)
+        self._insert_call(index, prompt_ids, target_ids, spans, found.how, found.arguments, found.target)
+
+    def _insert_recorded(self, index: int, sampled: SampledTokens) -> None:
+        """Insert the server's own ids as they are."""
+        if not sampled.output_ids or not sampled.prompt_ids:
+            raise TurnRefused(RefusalCode.RECORDED_IDS_EMPTY, "the recorded call lacks prompt or output ids")
+        prompt_ids = np.asarray(sampled.prompt_ids, np.int32)
+        output_ids = np.asarray(sampled.output_ids, np.int32)
+        if self._renderer.audit:
+            self._audits.append(self._hold_against_rendering(index, prompt_ids, output_ids))
+        spans: list[Span] = []
+        if self._renderer.observations:
+            messages, context, tools, writer = self._start(index)
+            prompt = writer.prompt(context, tools)
+            if np.array_equal(self._renderer.segments.encode(prompt), prompt_ids):
+                spans = self._observation_spans(index, messages, context, tools, prompt, {})
+            else:
+                self._num_unlocated += len(self._new_observations(index, messages))
+        self._insert_call(index, prompt_ids, output_ids, spans, "recorded", {}, None)
+
+    def _insert_prompt(self, index: int) -> None:
+        """Insert a prompt alone, for the observations in it."""
+        messages, context, tools, writer = self._start(index)
+        prompt = writer.prompt(context, tools)
+        spans = self._observation_spans(index, messages, context, tools, prompt, {})
+        if spans:
+            self._builder.insert(self._renderer.segments.encode(prompt), spans)
+
+    def _insert_call(
+        self,
+        index: int,
+        prompt_ids: np.ndarray[Any, np.dtype[np.int32]],
+        target_ids: np.ndarray[Any, np.dtype[np.int32]],
+        spans: list[Span],
+        how: str,
+        arguments: Mapping[str, Any],
+        target: str | None,
+    ) -> None:
+        start, stop = len(prompt_ids), len(prompt_ids) + len(target_ids)
+        action = Span(SpanKind.ACTION, index, start, stop, self._trajectory.turns[index].weight)
+        sequence = self._builder.insert(np.concatenate([prompt_ids, target_ids]), [*spans, action])
+        self._turns.append(RenderedTurn(index, sequence, start, stop - start, how, dict(arguments), target))
+
+    def _refuse(self, index: int, refused: TurnRefused) -> None:
+        refusal = Refusal(index, refused.code, refused.reason, refused.excerpt)
+        if self._renderer.on_refusal == "fail":
+            raise RenderError(str(refusal))
+        self._refusals.append(refusal)
+        if self._renderer.on_refusal != "context":
+            return
+        try:
+            self._insert_prompt(index)
+        except TurnRefused:
+            # Not even its prompt can be rendered; the refusal above has said so.
+            self._num_unlocated += len(self._new_observations(index, self._messages_before(index)))
+
+    # What is reported beside the tree.
+
+    def _inspect(self, index: int, messages: Sequence[Message], context: Sequence[Prepared], prompt: str) -> None:
+        """Note control tokens written in ordinary text, and messages that the template does not print."""
+        pattern = self._renderer.segments.added_pattern
+        for message, prepared in zip(messages, context, strict=True):
+            text = prepared.get("content")
+            if id(message) in self._inspected or not isinstance(text, str):
+                continue
+            self._inspected.add(id(message))
+            found = pattern.search(text) if pattern else None
+            if found:
+                self._control_strings.append(ControlString(index, message.role, found.group()))
+            if message.role != "assistant" and not holds(prompt, text):
+                self._dropped.append(DroppedContext(index, message.role, text.strip()[:60]))
+
+    def _hold_against_rendering(self, index: int, prompt_ids: Any, output_ids: Any) -> Audit:
+        turn = self._trajectory.turns[index]
+        try:
+            _, context, tools, writer = self._start(index)
+            assert turn.action is not None
+            found = writer.write(context, self._require(turn.action), tools)
+        except TurnRefused as refused:
+            return Audit(index, False, refusal=Refusal(index, refused.code, refused.reason, refused.excerpt))
+        rendered = np.concatenate(self._renderer.segments.encode_continuation(found.prompt, found.target))
+        recorded = np.concatenate([prompt_ids, output_ids])
+        shared = min(len(rendered), len(recorded))
+        different = np.flatnonzero(rendered[:shared] != recorded[:shared])
+        if len(different):
+            return Audit(index, False, int(different[0]))
+        return Audit(index, True) if len(rendered) == len(recorded) else Audit(index, False, shared)
+
+    # Observations, for the world model.
+
+    def _new_observations(self, index: int, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:
+        """Return, by position in `messages`, the (turn, index in its observation) of those that follow an action and
+        were not located yet."""
+        new: dict[int, tuple[int, int]] = {}
+        position = 0
+        for k in self._trajectory.lineage(index):
+            turn = self._trajectory.turns[k]
+            for n, message in enumerate(turn.observation):
+                if turn.parent is not None and id(message) not in self._observed and message.text().strip():
+                    new[position + n] = (k, n)
+            position += len(turn.observation) + (turn.action is not None)
+        return {at: origin for at, origin in new.items() if at < len(messages)}
+
+    def _observation_spans(
+        self,
+        index: int,
+        messages: Sequence[Message],
+        context: Sequence[Prepared],
+        tools: Any,
+        prompt: str,
+        arguments: Mapping[str, Any],
+    ) -> list[Span]:
+        if not self._renderer.observations:
+            return []
+        new = self._new_observations(index, messages)
+        writer = self._renderer.writer_for(tools)
+        located = locate_contents(context, list(new), prompt, lambda changed: writer.prompt(changed, tools, arguments))
+        spans: list[Span] = []
+        for at, (turn, n) in new.items():
+            self._observed.add(id(messages[at]))
+            tokens = self._renderer.segments.token_range(prompt, *located[at]) if at in located else None
+            if tokens is None:
+                self._num_unlocated += 1
+                continue
+            spans.append(Span(SpanKind.OBSERVATION, turn, *tokens, message=n, label=messages[at].role))
+        return spans
