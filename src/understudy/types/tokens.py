@@ -68,6 +68,11 @@ class _Node:
     parent: int
     children: dict[int, int] = field(default_factory=dict)  # first token id -> node index
 
+    @property
+    def stop_depth(self) -> int:
+        """Depth one past the last token."""
+        return self.start_depth + len(self.ids)
+
 
 def _common_prefix(a: Ints, b: Ints) -> int:
     """Return the length of the longest common prefix of two id arrays."""
@@ -84,34 +89,40 @@ class TokenTreeBuilder:
         self._sequences: list[tuple[int, tuple[Span, ...]]] = []  # (node that the sequence ends with, spans)
         self._num_inserted_tokens = 0
 
-    def insert(self, ids: Sequence[int] | Ints, spans: Sequence[Span] = ()) -> int:
-        """Insert one sequence, the ids of one call: prompt and reply. Return its index in `TokenTree.sequences`.
+    def insert(self, ids: Sequence[int] | Ints, spans: Sequence[Span] = (), *, after: int | None = None) -> int:
+        """Insert one sequence, the ids of one call: prompt and reply; return its index in `TokenTree.sequences`.
+
+        Args:
+            after: index of an inserted sequence that this one continues. `ids` are then only what comes after it, while
+                the depths of `spans` still count from the root.
 
         Raises:
-            ValueError: the sequence is empty or a span lies outside it.
+            ValueError: nothing is inserted, or a span lies outside the sequence.
         """
-        sequence = np.asarray(ids, dtype=np.int32)
-        if not len(sequence):
+        added = np.asarray(ids, dtype=np.int32)
+        if not len(added):
             raise ValueError("cannot insert an empty sequence")
+        above = 0 if after is None else self._sequences[after][0]
+        length = self._nodes[above].stop_depth + len(added)
         for span in spans:
-            if not 0 <= span.start < span.stop <= len(sequence):
-                raise ValueError(f"span {span.start}:{span.stop} lies outside {len(sequence)} tokens")
-        self._sequences.append((self._walk(sequence), tuple(spans)))
-        self._num_inserted_tokens += len(sequence)
+            if not 0 <= span.start < span.stop <= length:
+                raise ValueError(f"span {span.start}:{span.stop} lies outside {length} tokens")
+        self._sequences.append((self._walk(added, above), tuple(spans)))
+        self._num_inserted_tokens += len(added)
         return len(self._sequences) - 1
 
-    def _walk(self, sequence: Ints) -> int:
-        """Follow the sequence from the root, adding what is new; return the node that ends exactly at its end."""
-        nodes, current, depth = self._nodes, 0, 0
-        while depth < len(sequence):
-            child = nodes[current].children.get(int(sequence[depth]))
+    def _walk(self, sequence: Ints, current: int) -> int:
+        """Follow the sequence from the end of node `current`, adding what is new; return the node that ends with it."""
+        nodes, done = self._nodes, 0
+        while done < len(sequence):
+            child = nodes[current].children.get(int(sequence[done]))
             if child is None:
-                nodes.append(_Node(sequence[depth:].copy(), depth, current))
-                nodes[current].children[int(sequence[depth])] = len(nodes) - 1
+                nodes.append(_Node(sequence[done:].copy(), nodes[current].stop_depth, current))
+                nodes[current].children[int(sequence[done])] = len(nodes) - 1
                 return len(nodes) - 1
-            shared = _common_prefix(nodes[child].ids, sequence[depth:])
+            shared = _common_prefix(nodes[child].ids, sequence[done:])
             current = self._split(child, shared) if shared < len(nodes[child].ids) else child
-            depth += shared
+            done += shared
         return current
 
     def _split(self, index: int, length: int) -> int:
