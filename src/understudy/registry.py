@@ -14,6 +14,11 @@ from .errors import ConfigError, did_you_mean
 
 TABLES: dict[str, dict[str, str]] = {
     "formats": {},
+    "objectives": {
+        "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",
+        "world_model": "understudy.objectives.world_model:WorldModel",
+        "combined": "understudy.objectives.combined:Combined",
+    },
 }
 
 
