@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class UnderstudyError(Exception):
@@ -53,7 +54,7 @@ class DataError(UnderstudyError):
         text = ": ".join([*parts, self.reason])
         return f"{text} (mend: {self.mend})" if self.mend else text
 
-    def at(self, *, file: str | None = None, row: int | None = None, field: str | None = None) -> DataError:
+    def at(self, *, file: str | None = None, row: int | None = None, field: str | None = None) -> Self:
         """Return this error with the outer place filled in where it was not known yet.
 
         A nested `field` is appended to the outer one: ``at(field="messages[3]")`` on an error at ``content`` gives

@@ -13,7 +13,9 @@ from typing import Any
 from .errors import ConfigError, did_you_mean
 
 TABLES: dict[str, dict[str, str]] = {
-    "formats": {},
+    "formats": {
+        "messages": "understudy.formats.messages:Messages",
+    },
     "objectives": {
         "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",
         "world_model": "understudy.objectives.world_model:WorldModel",

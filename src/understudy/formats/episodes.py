@@ -1,0 +1,145 @@
+"""Episodes from any source and into any target: the two functions that everything else uses."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from understudy.errors import FormatError
+from understudy.types import JSON, Episode
+
+from .base import Format, get_format
+from .detect import NUM_SNIFFED_ROWS, Detection, detect
+from .files import Source, read_rows
+from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, dump_row
+from .writer import check_target, write_rows
+
+
+class EpisodeReader:
+    """The episodes of a source, one pass at a time, with counts of what the last pass met.
+
+    Attributes:
+        detection: the format and why it was taken; None until it is known.
+        num_rows: rows read so far, bad ones included.
+        num_episodes: episodes given out so far.
+        num_rejected: bad rows passed over so far.
+        reasons: how often each reason for a rejection came up.
+    """
+
+    def __init__(
+        self, source: Source, format: str | Format, *, skip_bad: bool, rejects: str | Path | None, max_row_bytes: int
+    ) -> None:
+        self.detection: Detection | None = None
+        self.num_rows = self.num_episodes = self.num_rejected = 0
+        self.reasons: Counter[str] = Counter()
+        self._source = source
+        self._skip_bad = skip_bad
+        self._rejects = Path(rejects) if rejects is not None else None
+        self._max_row_bytes = max_row_bytes
+        if format != "auto":
+            found = format if isinstance(format, Format) else get_format(format)
+            self.detection = Detection(found, f"{found.name}: as named")
+
+    def __iter__(self) -> Iterator[Episode]:
+        self.num_rows = self.num_episodes = self.num_rejected = 0
+        self.reasons.clear()
+        if self._skip_bad and self._rejects is not None:
+            self._rejects.unlink(missing_ok=True)
+        rows = read_rows(
+            self._source, max_row_bytes=self._max_row_bytes, on_bad=self._reject if self._skip_bad else None
+        )
+        head: list[Row] = []
+        if self.detection is None:
+            head = list(itertools.islice(rows, NUM_SNIFFED_ROWS))
+            self.detection = detect(head)
+        for row in itertools.chain(head, rows):
+            self.num_rows += 1
+            try:
+                episodes = self.detection.format.decode(row.value, id=f"{row.file}:{row.number}")
+            except FormatError as error:
+                placed = error.at(file=row.file, row=row.number)
+                if not self._skip_bad:
+                    raise placed from error
+                self.num_rows -= 1
+                self._reject(BadRow(placed, row.raw if row.raw is not None else dump_row(row.value)))
+                continue
+            self.num_episodes += len(episodes)
+            yield from episodes
+
+    def _reject(self, bad: BadRow) -> None:
+        self.num_rows += 1
+        self.num_rejected += 1
+        self.reasons[bad.error.reason] += 1
+        if self._rejects is None:
+            return
+        line = {
+            "file": bad.error.file,
+            "row": bad.error.row,
+            "field": bad.error.field,
+            "reason": bad.error.reason,
+            "mend": bad.error.mend,
+            # Bytes that are no UTF-8 become lone surrogates: encode with "surrogateescape" to have them back.
+            "raw": bad.raw.decode("utf-8", "surrogateescape"),
+        }
+        with self._rejects.open("ab") as stream:
+            stream.write(dump_row(line) + b"\n")
+
+
+def read_episodes(
+    source: Source,
+    format: str | Format = "auto",
+    *,
+    skip_bad: bool = False,
+    rejects: str | Path | None = None,
+    max_row_bytes: int = DEFAULT_MAX_ROW_BYTES,
+) -> EpisodeReader:
+    """Read the episodes of a source.
+
+    Args:
+        source: a file, a folder, a glob, ``-`` for standard input, or a list of these.
+        format: a name in the table of formats, ``package.module:Class``, a `Format`, or ``auto`` to tell it by the
+            first rows.
+        skip_bad: pass over rows that cannot be read, and count them. By default the first one raises.
+        rejects: where rows that were passed over go, one JSON object a line: file, row, field, reason, mend and raw.
+        max_row_bytes: a row that is longer is a bad row.
+
+    Raises:
+        ConfigError: the format is unknown.
+        FormatError: while iterating, with file, row, field, reason and mend.
+    """
+    return EpisodeReader(source, format, skip_bad=skip_bad, rejects=rejects, max_row_bytes=max_row_bytes)
+
+
+@dataclass(slots=True)
+class WriteResult:
+    """What was written, and how many episodes had a field that the format does not hold."""
+
+    num_episodes: int = 0
+    num_rows: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+def write_episodes(target: str | Path, episodes: Iterable[Episode], format: str | Format = "native") -> WriteResult:
+    """Write episodes to a file, whole or not at all; ``-`` is standard output.
+
+    Raises:
+        ConfigError: the format is unknown.
+        FormatError: the target cannot be written, or the format can only be read.
+    """
+    check_target(str(target))
+    into = format if isinstance(format, Format) else get_format(format)
+    result = WriteResult()
+
+    def rows() -> Iterator[dict[str, JSON]]:
+        for episode in episodes:
+            encoded = into.encode(episode)
+            result.num_episodes += 1
+            result.num_rows += len(encoded.rows)
+            result.lost.update(encoded.lost)
+            yield from encoded.rows
+
+    write_rows(target, rows())
+    return result

@@ -1,0 +1,186 @@
+"""Rows from files: which files a source names, how they are opened, and what each kind holds.
+
+A source is a file, a folder, a glob, ``-`` for standard input, or a list of these. Kinds: ``.json`` (an array, one
+object, or several), ``.jsonl`` and ``.ndjson``, each also as ``.gz`` or ``.zst``; ``.parquet``; ``.eval`` (inspect_ai).
+A file with another name is read as JSON. Whatever the kind, memory holds one row and not the file.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from understudy.errors import FormatError
+
+from .json_stream import Replayed, Stream, read_lines, read_values, sniff
+from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, parse_row
+
+Source = str | Path | Sequence[str | Path]
+"""A file, a folder, a glob, ``-``, or a list of these."""
+
+STDIN = "<stdin>"
+_JSON_LINES = (".jsonl", ".ndjson")
+_COMPRESSED = (".gz", ".zst")
+DATA_SUFFIXES = (
+    *(kind + packed for kind in (".json", *_JSON_LINES) for packed in ("", ".gz", ".zst")),
+    ".parquet",
+    ".eval",
+)
+# Files that stand beside data in a folder and are none.
+_BESIDE_DATA = ("_stats.json", ".rejects.jsonl", "dataset_info.json")
+_BUFFER_BYTES = 1024 * 1024
+
+
+def read_rows(
+    source: Source,
+    *,
+    max_row_bytes: int = DEFAULT_MAX_ROW_BYTES,
+    on_bad: Callable[[BadRow], None] | None = None,
+) -> Iterator[Row]:
+    """Read the rows of a source, file by file in a sorted order.
+
+    Args:
+        max_row_bytes: a row that is longer is a bad row.
+        on_bad: is called with every row that cannot be read; by default the first one raises.
+
+    Raises:
+        FormatError: nothing is there, or a row cannot be read and `on_bad` is not given.
+    """
+    for file in list_files(source):
+        for row in _read_file(file, max_row_bytes):
+            if isinstance(row, Row):
+                yield row
+            elif on_bad is None:
+                raise row.error
+            else:
+                on_bad(row)
+
+
+def list_files(source: Source) -> list[str]:
+    """Return the files that a source names, as the user would name them; standard input is ``-``.
+
+    A folder gives all data files below it, but none that is hidden, begins with ``_`` or stands beside data
+    (``*_stats.json``, ``*.rejects.jsonl``, ``dataset_info.json``).
+
+    Raises:
+        FormatError: a name leads to no file.
+    """
+    if not isinstance(source, str | Path):
+        return [file for one in source for file in list_files(one)]
+    name = os.fspath(source)
+    if name == "-" or os.path.isfile(name):
+        return [name]
+    if os.path.isdir(name):
+        files = [file for file in sorted(Path(name).rglob("*")) if _is_data(file.relative_to(name)) and file.is_file()]
+        if not files:
+            mend = f"known kinds: {', '.join(DATA_SUFFIXES)}"
+            raise FormatError("the folder holds no data files", file=name, mend=mend)
+        return [os.fspath(file) for file in files]
+    if os.path.exists(name):
+        return [name]
+    found = sorted(filter(os.path.isfile, glob.glob(name, recursive=True))) if glob.has_magic(name) else []
+    if not found:
+        raise FormatError("no such file, folder or pattern", file=name)
+    return found
+
+
+def _is_data(file: Path) -> bool:
+    if any(part.startswith((".", "_")) for part in file.parts) or file.name.endswith(_BESIDE_DATA):
+        return False
+    return file.name.lower().endswith(DATA_SUFFIXES)
+
+
+def _read_file(file: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
+    """Read one file. Where its data is broken, a last `BadRow` follows the rows that could be read."""
+    name = STDIN if file == "-" else file
+    number = 0
+    try:
+        for row in _open_rows(file, name, max_row_bytes):
+            number = row.number if isinstance(row, Row) else row.error.row or number
+            yield row
+    except FormatError as error:
+        yield BadRow(error.at(file=name, row=number + 1), b"")
+    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+        mend = "the file may be incomplete: fetch or write it again"
+        yield BadRow(FormatError(f"the compressed data is broken: {error}", file=name, row=number + 1, mend=mend), b"")
+    except OSError as error:
+        raise FormatError(f"cannot read the file: {error.strerror or error}", file=name) from error
+
+
+def _open_rows(file: str, name: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
+    lower = file.lower()
+    if lower.endswith(".parquet"):
+        from .parquet import read_parquet
+
+        yield from read_parquet(file)
+    elif lower.endswith(".eval"):
+        yield from _read_eval(file, max_row_bytes)
+    else:
+        with closing(_open_binary(file)) as stream:
+            if lower.removesuffix(".gz").removesuffix(".zst").endswith(_JSON_LINES):
+                yield from read_lines(stream, name, max_row_bytes)
+            else:
+                replayed, is_lines = sniff(stream)
+                yield from (read_lines if is_lines else read_values)(replayed, name, max_row_bytes)
+
+
+def _open_binary(file: str) -> Stream:
+    """Open a file or standard input, decompressed. Standard input may be compressed too: its first bytes tell."""
+    stdin: Stream = sys.stdin.buffer  # type: ignore[assignment]
+    if file == "-":
+        stream = io.BufferedReader(Replayed(stdin), buffer_size=_BUFFER_BYTES)
+        magic = stream.peek(4)[:4]
+        packed = ".gz" if magic[:2] == b"\x1f\x8b" else ".zst" if magic == b"\x28\xb5\x2f\xfd" else ""
+    else:
+        stream = io.BufferedReader(io.FileIO(file), buffer_size=_BUFFER_BYTES)  # type: ignore[arg-type]
+        packed = os.path.splitext(file.lower())[1]
+    if packed == ".gz":
+        return _Gzip(stream)
+    if packed == ".zst":
+        from .zstd import ZstdReader
+
+        return io.BufferedReader(ZstdReader(stream), buffer_size=_BUFFER_BYTES)
+    return stream
+
+
+class _Gzip(gzip.GzipFile):
+    """A gzip stream that closes the stream below it."""
+
+    def __init__(self, stream: io.BufferedReader[Any]) -> None:
+        super().__init__(fileobj=stream, mode="rb")
+        self._below = stream
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+
+def _read_eval(file: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
+    """Read an inspect_ai log: a zip whose ``samples/*.json`` are the rows, each with the log's ``header`` added."""
+    with zipfile.ZipFile(file) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("samples/") and name.endswith(".json"))
+        header = parse_row(archive.read("header.json")) if "header.json" in archive.namelist() else None
+        for number, name in enumerate(names, start=1):
+            if archive.getinfo(name).file_size > max_row_bytes:
+                reason = f"the sample is longer than max_row_bytes ({max_row_bytes:,})"
+                error = FormatError(reason, file=file, row=number, field=name, mend="raise max_row_bytes")
+                yield BadRow(error, b"")
+                continue
+            data = archive.read(name)
+            try:
+                sample = parse_row(data)
+                if not isinstance(sample, dict):
+                    raise FormatError("a sample is an object")
+            except FormatError as error:
+                yield BadRow(error.at(file=file, row=number, field=name), data)
+            else:
+                yield Row({**sample, "header": header}, file, number)
