@@ -132,7 +132,7 @@ class TurnWriter:
         prompt = self._render(context, tools, True, arguments)
         full = self._render([*context, message], tools, False, arguments)
         header = self._header(context, tools, arguments, prompt)
-        if not header.text.strip():
+        if not header.text:
             return None
         body_start = self._body_start(context, tools, arguments, full, header)
         if body_start is None:
@@ -164,10 +164,10 @@ class TurnWriter:
             opening, closing = block
             at = generation_prompt.rfind(opening)
             if at >= 0:
-                return _Header(generation_prompt[:at], block, closing in generation_prompt[at:])
+                return _Header(generation_prompt[:at].lstrip(), block, closing in generation_prompt[at:])
             if generation_prompt.rstrip().endswith(closing):
-                return _Header(generation_prompt[: generation_prompt.rfind(closing)], block, True)
-        return _Header(generation_prompt, None, False)
+                return _Header(generation_prompt[: generation_prompt.rfind(closing)].lstrip(), block, True)
+        return _Header(generation_prompt.lstrip(), None, False)
 
     def _body_start(
         self, context: Sequence[Prepared], tools: Any, arguments: dict[str, Any], full: str, header: _Header

@@ -73,9 +73,8 @@ class SegmentTokenizer:
         longest_first = sorted(self.added, key=len, reverse=True)
         self.added_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if self.added else None
         self._longest_added = max(map(len, self.added), default=0)
-        rules = json.loads(self._backend.to_str())
-        self.cuts_at_added_tokens = bool(self.added) and _segments_are_independent(rules)
-        self._anchor = next(iter(self.added), "") if '"prepend_scheme": "first"' in json.dumps(rules) else ""
+        self.cuts_at_added_tokens = bool(self.added) and _segments_are_independent(self._backend)
+        self._anchor = next(iter(self.added), "") if _first_segment_differs(self._backend) else ""
         self._remembered: dict[str, Ints] = {}
         self._remembered_chars = 0
         self._last = _Last()
@@ -185,13 +184,22 @@ class SegmentTokenizer:
         return first + [np.asarray([added[p]], np.int32) if p in added else remembered[p] for p in pieces]
 
 
-def _segments_are_independent(rules: dict[str, Any]) -> bool:
-    """True when the tokenizer's rules (tokenizer.json) let a text be cut at its added tokens.
+def _segments_are_independent(backend: Any) -> bool:
+    """True when the tokenizer's rules let a text be cut at its added tokens.
 
     Not so when an added token takes white space around it with it, must stand alone as a word, or is looked for only
     after normalisation while there is a normaliser.
     """
-    tokens = rules["added_tokens"]
-    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in tokens):
+    tokens = backend.get_added_tokens_decoder().values()
+    if any(token.lstrip or token.rstrip or token.single_word for token in tokens):
         return False
-    return rules["normalizer"] is None or not any(token["normalized"] for token in tokens)
+    return backend.normalizer is None or not any(token.normalized for token in tokens)
+
+
+def _first_segment_differs(backend: Any) -> bool:
+    """True when only the first segment of a text gets a leading space (SentencePiece's ``prepend_scheme: first``)."""
+    if backend.pre_tokenizer is None:
+        return False
+    rules = json.loads(backend.pre_tokenizer.__getstate__())
+    parts = [rules, *rules.get("pretokenizers", ())]
+    return any(part.get("prepend_scheme") == "first" for part in parts)

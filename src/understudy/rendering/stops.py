@@ -72,12 +72,20 @@ def derive_stop_tokens(template: ChatTemplate, segments: SegmentTokenizer) -> tu
     conversation: list[dict[str, Any]] = [user, {"role": "assistant", "content": _PROBE}]
     found: dict[str, None] = {}
     for messages in (conversation, [*conversation, user]):
-        try:
-            text = template.render(messages, None, add_generation_prompt=False)
-        except TurnRefused:
-            continue
+        text = _render_probe(template, messages)
         at = text.rfind(_PROBE)
         token = segments.added_pattern.search(text, at + len(_PROBE)) if at >= 0 else None
         if token:
             found[token.group()] = None
     return tuple(found)
+
+
+def _render_probe(template: ChatTemplate, messages: list[dict[str, Any]]) -> str:
+    """Render without tools or, for templates that insist on them, with one; empty when the template raises on both."""
+    tool = {"type": "function", "function": {"name": "qztoolq", "description": "qz", "parameters": {"type": "object"}}}
+    for tools in (None, [tool]):
+        try:
+            return template.render(messages, tools, add_generation_prompt=False)
+        except TurnRefused:
+            continue
+    return ""
