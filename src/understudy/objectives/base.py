@@ -1,7 +1,8 @@
 """What an objective is: named terms, and for each term a weight for every token of a tree.
 
-The loss of an optimiser step is ``sum over terms of coefficient * sum(weight * nll) / sum(|weight|)``. Coefficients hold
-for a whole run; weights are given example by example. Nothing here knows about batches, tensors or devices.
+The loss of an optimiser step is ``sum over terms of coefficient * sum(weight * nll) / sum(|weight|)``: the plain mean
+where no weight is negative. Coefficients hold for a whole run; weights are given example by example. Nothing here knows
+about batches, tensors or devices.
 """
 
 from __future__ import annotations
