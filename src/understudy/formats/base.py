@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, ClassVar
 
 from understudy import registry
@@ -91,12 +92,18 @@ class Format(ABC):
 
 
 def get_format(name: str) -> Format:
-    """Return the format called `name`, or that of a user's ``package.module:Class``.
+    """Return the format called `name`, a user's ``package.module:Class``, or a mapping (see `formats.mapping`).
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or the mapping is wrong.
     """
+    from .mapping import names_mapping, open_mapping
+
+    if names_mapping(name):
+        return open_mapping(name)
     component: Any = registry.load("formats", name)
+    if isinstance(component, FunctionType):
+        return open_mapping(name)
     found = component() if isinstance(component, type) else component
     assert isinstance(found, Format), f"{name} is no Format"
     return found

@@ -1,0 +1,82 @@
+"""OpenHands evaluation outputs (output.jsonl): an event stream in each row.
+
+An action that a model decided carries the model's own response, which is taken word for word; one response may have
+led to several actions. Logs of older versions hold neither the responses nor who acted, and may pair each action with
+its observation: there a call is made of the action's name and arguments. Events that no model saw in this form
+(recalled knowledge, changes of state) are kept in the metadata as `other_events`.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+MACHINERY = ("recall", "agent_state_changed", "change_agent_state", "null", "condensation", "condensation_request")
+"""Actions and observations of the harness itself."""
+
+
+def episodes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the episode of one row."""
+    events = list(_flat(row["history"]))
+    stream = [event for event in events if _name(event) not in MACHINERY]
+    messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
+    responses: set[str] = set()
+    for event in stream:
+        if event.get("action") == "system":
+            messages.append({"role": "system", "content": event["args"]["content"]})
+            tools = event["args"].get("tools") or []
+        elif event.get("action"):
+            asked = any(message["role"] == "user" for message in messages)
+            messages.extend(_decided(event, responses, asked=asked))
+        else:
+            messages.append(_observed(event))
+    error = row.get("error") or ""
+    out_of_turns = "maximum iteration" in error
+    rest = {key: value for key, value in row.items() if key != "history"}
+    yield {
+        "id": row.get("instance_id"),
+        "environment": "openhands",
+        "messages": messages,
+        "tools": tools,
+        "policy": ((row.get("metadata") or {}).get("llm_config") or {}).get("model"),
+        "stop_reason": "max_iterations" if out_of_turns else _name(stream[-1]) if stream else None,
+        "error": None if out_of_turns else error or None,
+        "metadata": {**rest, "other_events": [event for event in events if _name(event) in MACHINERY]},
+    }
+
+
+def _flat(history: list[Any]) -> Iterator[dict[str, Any]]:
+    for entry in history:
+        yield from entry if isinstance(entry, list) else [entry]
+
+
+def _name(event: dict[str, Any]) -> str:
+    return event.get("action") or event.get("observation") or "null"
+
+
+def _decided(event: dict[str, Any], responses: set[str], *, asked: bool) -> Iterator[dict[str, Any]]:
+    """Yield the message of an action; nothing when its response has led to an earlier action already."""
+    arguments = dict(event.get("args") or {})
+    call = event.get("tool_call_metadata")
+    if call is not None:
+        response = call["model_response"]
+        if response["id"] not in responses:
+            responses.add(response["id"])
+            yield response["choices"][0]["message"]
+    elif event["action"] == "message":
+        source = event.get("source") or ("agent" if asked else "user")
+        yield {"role": "assistant" if source == "agent" else "user", "content": arguments.get("content")}
+    else:
+        thought = None if event["action"] == "think" else arguments.pop("thought", None)
+        call = {"function": {"name": event["action"], "arguments": arguments}}
+        yield {"role": "assistant", "content": thought, "tool_calls": [call]}
+
+
+def _observed(event: dict[str, Any]) -> dict[str, Any]:
+    content = event.get("content")
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    call = event.get("tool_call_metadata")
+    if call is not None:
+        return {"role": "tool", "tool_call_id": call["tool_call_id"], "name": call["function_name"], "content": text}
+    answers_call = event.get("cause") is not None
+    return {"role": "tool" if answers_call else "user", "content": text}
