@@ -1,6 +1,7 @@
 """API-Bank dialogues: an entry of role API holds a call and its result.
 
-The call belongs to what the assistant said just before it, and to an assistant message without text otherwise.
+The call belongs to what the assistant said just before it, and to an assistant message without text otherwise. The
+result repeats the call's name and input, which are left out.
 """
 
 import json
@@ -21,7 +22,7 @@ def episodes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             messages.append({"role": "assistant", "content": None})
         call = {"function": {"name": turn["api_name"], "arguments": turn["param_dict"]}}
         messages[-1].setdefault("tool_calls", []).append(call)
-        outcome = {"output": turn["result"]["output"], "exception": turn["result"]["exception"]}
+        outcome = {key: value for key, value in turn["result"].items() if key not in ("api_name", "input")}
         result = json.dumps(outcome, ensure_ascii=False)
         messages.append({"role": "tool", "name": turn["api_name"], "content": result})
     yield {

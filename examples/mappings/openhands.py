@@ -3,7 +3,8 @@
 An action that a model decided carries the model's own response, which is taken word for word; one response may have
 led to several actions. Logs of older versions hold neither the responses nor who acted, and may pair each action with
 its observation: there a call is made of the action's name and arguments. Events that no model saw in this form
-(recalled knowledge, changes of state) are kept in the metadata as `other_events`.
+(recalled knowledge, changes of state) are kept in the metadata as `other_events`. Of an action, what only restates the
+response is left out: its arguments, its text for people and the running totals of its cost.
 """
 
 import json
@@ -62,14 +63,15 @@ def _decided(event: dict[str, Any], responses: set[str], *, asked: bool) -> Iter
         response = call["model_response"]
         if response["id"] not in responses:
             responses.add(response["id"])
-            yield response["choices"][0]["message"]
+            yield {**response["choices"][0]["message"], "response": _about(response), **_about(event)}
     elif event["action"] == "message":
         source = event.get("source") or ("agent" if asked else "user")
-        yield {"role": "assistant" if source == "agent" else "user", "content": arguments.get("content")}
+        role = "assistant" if source == "agent" else "user"
+        yield {"role": role, "content": arguments.get("content"), **_about(event)}
     else:
         thought = None if event["action"] == "think" else arguments.pop("thought", None)
         call = {"function": {"name": event["action"], "arguments": arguments}}
-        yield {"role": "assistant", "content": thought, "tool_calls": [call]}
+        yield {"role": "assistant", "content": thought, "tool_calls": [call], **_about(event)}
 
 
 def _observed(event: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +79,13 @@ def _observed(event: dict[str, Any]) -> dict[str, Any]:
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     call = event.get("tool_call_metadata")
     if call is not None:
-        return {"role": "tool", "tool_call_id": call["tool_call_id"], "name": call["function_name"], "content": text}
+        about = {"tool_call_id": call["tool_call_id"], "name": call["function_name"], **_about(event)}
+        return {"role": "tool", "content": text, **about}
     answers_call = event.get("cause") is not None
-    return {"role": "tool" if answers_call else "user", "content": text}
+    return {"role": "tool" if answers_call else "user", "content": text, **_about(event)}
+
+
+def _about(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands beside the text of an event or a response: when it was, what caused it, its outcome."""
+    kept = ("id", "timestamp", "cause", "extras", "created", "model", "system_fingerprint", "usage")
+    return {key: event[key] for key in kept if event.get(key) is not None}

@@ -25,7 +25,6 @@ def tapes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "logprobs": [each["logprob"] for each in logprobs],
         }
         conversations.append([*call["prompt"]["messages"], {**call["output"], "sampled": sampled}])
-    steps = [{key: value for key, value in step.items() if key != "metadata"} for step in row["steps"]]
     yield {
         "id": row["metadata"]["id"],
         "environment": "tape-agents",
@@ -34,8 +33,21 @@ def tapes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "error": row["metadata"].get("error"),
         "messages": conversations,
         "tools": calls[0]["prompt"].get("tools") if calls else None,
-        "metadata": {"tape": row["metadata"], "context": row.get("context"), "steps": steps},
+        "metadata": {
+            "tape": row["metadata"],
+            "context": row.get("context"),
+            "steps": [_without_conversation(step) for step in row["steps"]],
+        },
     }
+
+
+def _without_conversation(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a step without the parts of its call that have become messages and token ids."""
+    other = dict(step["metadata"]["other"])
+    if other.get("llm_call"):
+        taken = ("prompt", "output", "logprobs")
+        other["llm_call"] = {key: value for key, value in other["llm_call"].items() if key not in taken}
+    return {**step, "metadata": {**step["metadata"], "other": other}}
 
 
 def training_samples(row: dict[str, Any]) -> Iterator[dict[str, Any]]:

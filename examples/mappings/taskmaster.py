@@ -13,9 +13,10 @@ def dialogues(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """
     messages: list[dict[str, Any]] = []
     for utterance in row["utterances"]:
-        messages.append({"role": utterance["speaker"], "content": utterance["text"]})
+        rest = {key: value for key, value in utterance.items() if key not in ("speaker", "text", "annotations")}
+        messages.append({"role": utterance["speaker"], "content": utterance["text"], **rest})
         for number, call in _calls(utterance["annotations"]).items():
-            function = {"name": call["api_call"], "arguments": call.get("request", {})}
+            function: dict[str, Any] = {"name": call["api_call"], "arguments": call.get("request", {})}
             messages.append({"role": "assistant", "tool_calls": [{"id": number, "function": function}]})
             messages.append({"role": "tool", "tool_call_id": number, "content": call["response"]})
     yield {

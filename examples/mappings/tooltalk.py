@@ -16,7 +16,8 @@ def episodes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             outcome = {"response": call["response"], "exception": call["exception"]}
             result = json.dumps(outcome, ensure_ascii=False)
             messages.append({"role": "tool", "name": request["api_name"], "content": result})
-        messages.append({"role": utterance["role"], "content": utterance["text"]})
+        rest = {key: value for key, value in utterance.items() if key not in ("text", "apis")}
+        messages.append({"content": utterance["text"], **rest})
     yield {
         "id": row["name"],
         "environment": "tooltalk",
