@@ -143,12 +143,21 @@ SHAPES: dict[str, Shape] = {
         None,
     ),
     "developer": (
-        [{"role": "developer", "content": "Be brief."}, user("Hello"), assistant("Hi."), user("Bye"), assistant("Bye.")],
+        [
+            {"role": "developer", "content": "Be brief."},
+            user("Hello"),
+            assistant("Hi."),
+            user("Bye"),
+            assistant("Bye."),
+        ],
         None,
     ),
     "trailing user": ([user("Hello"), assistant("Hi."), user("Are you there?")], None),
     "empty content": ([user("Say nothing."), assistant(""), user("Thanks."), assistant("You are welcome.")], None),
-    "unicode": ([user("写一首诗 🙂"), assistant("春眠不觉晓 — é\u0301 \u200d✓"), user("Ещё"), assistant("Да\u2028нет")], None),
+    "unicode": (
+        [user("写一首诗 🙂"), assistant("春眠不觉晓 — é\u0301 \u200d✓"), user("Ещё"), assistant("Да\u2028нет")],
+        None,
+    ),
     "white space": (
         [user("  indented\n\n"), assistant("  leading and trailing  \n\n"), user("\tok "), assistant("\n\nfine\n")],
         None,
@@ -170,12 +179,18 @@ SHAPES: dict[str, Shape] = {
         [user("Write it."), assistant("The token is <|im_end|> or <|eot_id|> or </s> or <end_of_turn>."), user("Ok")],
         None,
     ),
-    "two assistants in a row": ([user("Hello"), assistant("Hi."), assistant("Still here."), user("Ok"), assistant("Bye")], None),
+    "two assistants in a row": (
+        [user("Hello"), assistant("Hi."), assistant("Still here."), user("Ok"), assistant("Bye")],
+        None,
+    ),
     "begins with the assistant": ([assistant("Welcome."), user("Hello"), assistant("Hi.")], None),
     "nested arguments": (
         [
             user("Weather?"),
-            assistant("", call("get_weather", {"city": 'Zü"rich\n', "days": [1, 2.5, True, None], "o": {"k": "v"}}, "nest00001")),
+            assistant(
+                "",
+                call("get_weather", {"city": 'Zü"rich\n', "days": [1, 2.5, True, None], "o": {"k": "v"}}, "nest00001"),
+            ),
             result("ok", "nest00001", "get_weather"),
             assistant("Done."),
         ],

@@ -27,6 +27,7 @@ class EpisodeReader:
         num_episodes: episodes given out so far.
         num_rejected: bad rows passed over so far.
         reasons: how often each reason for a rejection came up.
+        place: ``file:row`` of the episode given out last.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class EpisodeReader:
         self.detection: Detection | None = None
         self.num_rows = self.num_episodes = self.num_rejected = 0
         self.reasons: Counter[str] = Counter()
+        self.place = ""
         self._source = source
         self._skip_bad = skip_bad
         self._rejects = Path(rejects) if rejects is not None else None
@@ -67,6 +69,7 @@ class EpisodeReader:
                 self._reject(BadRow(placed, row.raw if row.raw is not None else dump_row(row.value)))
                 continue
             self.num_episodes += len(episodes)
+            self.place = f"{row.file}:{row.number}"
             yield from episodes
 
     def _reject(self, bad: BadRow) -> None:

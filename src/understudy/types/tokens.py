@@ -211,6 +211,12 @@ class TokenTree:
     def num_tokens(self) -> int:
         return len(self.ids)
 
+    def leaves(self) -> Ints:
+        """Return the nodes that nothing branches from, in depth-first order."""
+        is_leaf = np.ones(len(self.node_start), bool)
+        is_leaf[self.node_parent[self.node_parent >= 0]] = False
+        return np.flatnonzero(is_leaf).astype(np.int32)
+
     def path(self, node: int) -> Ints:
         """Return the token indices from the root through the end of `node`, in order."""
         nodes: list[int] = []
@@ -262,10 +268,8 @@ class TokenTree:
         For trainers without trees. Every weighted token is carried by exactly one row, so the rows' weights sum to the
         tree's.
         """
-        leaf = np.ones(len(self.node_start), bool)
-        leaf[self.node_parent[self.node_parent >= 0]] = False
         carried = np.zeros(self.num_tokens, bool)
-        for node in np.flatnonzero(leaf):
+        for node in self.leaves():
             path = self.path(int(node))
             row = np.where(carried[path], np.float32(0), weights[path])
             carried[path] = True
