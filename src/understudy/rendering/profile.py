@@ -8,45 +8,49 @@ as an empty text, the text parts of a content list joined by a line feed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from understudy.types import JSON, ImagePart, Message, ReasoningPart, TextPart, ToolCall
+from pydantic import Field
+
+from understudy.config import ConfigModel
+from understudy.types import ImagePart, Message, ReasoningPart, TextPart, ToolCall
 
 from .refusal import RefusalCode, TurnRefused
 
 
-@dataclass(frozen=True, slots=True)
-class ServerProfile:
-    """How the server that the model will be played on prepares a request.
+class ServerProfile(ConfigModel):
+    """How the server that the model will be played on prepares a request."""
 
-    Args:
-        template_arguments: further variables of the template, such as ``{"enable_thinking": False}``.
-        clock: the local time that `strftime_now` in a template sees, ISO 8601. Pinned, so that rendering is repeatable.
-        tool_arguments: whether templates receive the arguments of calls as objects or as JSON text. ``auto`` asks the
-            template: objects where it prints them, text where it raises on objects.
-        null_content: what absent content becomes: ``empty`` text, ``null``, or the key left out (``absent``).
-        content_parts: whether the text parts of a list are joined by a line feed (``join``) or kept as a list.
-        thinking: with ``auto`` a turn with reasoning may switch a template's thinking flag on and one without may
-            switch it off, where the template leaves no other way; never against `template_arguments`. ``fixed`` never.
-        think_close: the text that ends reasoning after a prompt that opens it, for templates that cannot write
-            reasoning back themselves (such as DeepSeek-R1's). None refuses such turns.
-        stop_tokens: overrides the stop tokens of the generation config.
-    """
+    template_arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further variables of the chat template, such as ``enable_thinking: false``."""
 
-    template_arguments: Mapping[str, JSON] = field(default_factory=dict)
     clock: str = "2025-01-01T12:00:00"
+    """The local time that a template sees (`strftime_now`), ISO 8601. Pinned, so that rendering is repeatable."""
+
     tool_arguments: Literal["auto", "object", "text"] = "auto"
+    """Whether templates get the arguments of calls as objects or as JSON text. ``auto`` asks the template: objects
+    where it prints them, text where it does not."""
+
     null_content: Literal["empty", "null", "absent"] = "empty"
+    """What absent content becomes: an empty text, null, or no key at all."""
+
     content_parts: Literal["join", "keep"] = "join"
+    """Whether the text parts of a content list are joined by a line feed or kept as a list."""
+
     thinking: Literal["auto", "fixed"] = "auto"
+    """With ``auto`` a turn with reasoning may switch a template's thinking flag on, and one without may switch it off,
+    where the template leaves no other way; never against `template_arguments`. With ``fixed`` it never does."""
+
     think_close: str | None = None
+    """The text that ends reasoning after a prompt that opens it, for templates that cannot write reasoning back
+    themselves (such as DeepSeek-R1's). Without it such turns are refused."""
+
     stop_tokens: tuple[str, ...] | None = None
+    """The tokens that end a turn, in place of those of the model's generation config."""
 
     def canonical(self) -> str:
         """Return the profile as sorted JSON text, for fingerprints."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
 
     def prepare(self, message: Message) -> dict[str, Any]:
         """Return the dict that the template gets for `message`.

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any, Literal
 
 from understudy.errors import RenderError, did_you_mean
-from understudy.types import Trajectory
+from understudy.types import Trajectory, tools_to_openai
 
 from .continuation import Prepared, TurnWriter
 from .huggingface import ModelTokenizer
@@ -100,8 +99,8 @@ class Renderer:
                 except TurnRefused:
                     continue
                 if "qzvalueq" in text:
-                    return replace(profile, tool_arguments=form)  # type: ignore[arg-type]
-        return replace(profile, tool_arguments="object")
+                    return profile.model_copy(update={"tool_arguments": form})
+        return profile.model_copy(update={"tool_arguments": "object"})
 
     def _stop_texts(self) -> tuple[str, ...]:
         override = self.profile.stop_tokens
@@ -139,6 +138,25 @@ class Renderer:
             RenderError: a turn was refused and `on_refusal` is ``fail``.
         """
         return TrajectoryRendering(self, trajectory).run()
+
+    def flat_length(self, trajectory: Trajectory) -> int:
+        """Return how many tokens the trajectory's conversations count as plain rows, each rendered once as a whole.
+
+        This is what a trainer that masks one rendered conversation computes, exact or not.
+
+        Raises:
+            TurnRefused: the template refuses a conversation.
+        """
+        total = 0
+        for leaf in trajectory.leaves():
+            messages = [self.profile.prepare(message) for message in trajectory.messages(leaf)]
+            tools = tools_to_openai(trajectory.tools(leaf))
+            template = self._templates[self._template_name(tools)]
+            text = template.render(
+                messages, tools, add_generation_prompt=False, arguments=self.profile.template_arguments
+            )
+            total += len(self.segments.encode(text))
+        return total
 
     def writer_for(self, tools: Any) -> TurnWriter:
         """Return the writer with the template that transformers picks for these tools."""
