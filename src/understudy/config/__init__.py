@@ -1,6 +1,6 @@
 """One YAML file per run, with dotted overrides, checked as a whole before anything heavy starts."""
 
-from .document import Document, dump_document, parse_document, read_document
+from .document import Document, dump_document, parse_document, parse_value, read_document
 from .load import config_from_dict, dump_config, load_config
 from .model import ConfigModel
 from .reference import config_help, config_markdown
@@ -15,5 +15,6 @@ __all__ = [
     "dump_document",
     "load_config",
     "parse_document",
+    "parse_value",
     "read_document",
 ]

@@ -1,0 +1,1 @@
+"""The console command `understudy`: one file for each verb."""

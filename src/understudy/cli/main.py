@@ -1,0 +1,111 @@
+"""The entry point: finds the verb, runs it, and turns every error into one message and an exit status.
+
+A verb's module is imported only when the verb is named. It has a docstring and an `EPILOG`, which are its help, and
+
+- ``add_arguments(parser: Parser) -> None``
+- ``run(args: argparse.Namespace) -> int``, which returns the exit status and imports what is heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from understudy import __version__
+from understudy.errors import ConfigError, MissingDependency, UnderstudyError, did_you_mean
+
+from .parser import Parser
+
+VERBS: dict[str, tuple[str, str]] = {
+    "convert": ("understudy.cli.convert", "read episodes from one format and write them in another"),
+    "stats": (
+        "understudy.cli.stats",
+        "count what a data set holds: turns, lengths, rewards, success, shared prefixes",
+    ),
+}
+"""Verb -> (module, one line for the overview)."""
+
+DESCRIPTION = "Supervised fine-tuning of LLM agents on trajectories: collect, curate, render exactly, train, evaluate."
+
+EXIT_STATUSES = "exit status: 0 all is well; 1 it failed or found a fault; 2 the command or a config is wrong"
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` by default) and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # text that the terminal's encoding lacks is shown, not died of
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except UnderstudyError as error:
+        _report(str(error), debug)
+        return EXIT_USAGE if isinstance(error, ConfigError | MissingDependency) else EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit finds no pipe
+        return EXIT_BROKEN_PIPE
+    except OSError as error:  # a full disk or a missing permission is no bug, and its own text names the file
+        _report(str(error), debug)
+        return EXIT_FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    """Find the verb and run it; without one, print the overview."""
+    leading = _top_parser()
+    position = next((n for n, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
+    leading.parse(arguments[:position])
+    if position == len(arguments):
+        leading.print_help()
+        return EXIT_USAGE
+    verb, rest = arguments[position], arguments[position + 1 :]
+    if verb not in VERBS:
+        known = ", ".join(VERBS)
+        raise ConfigError(f"unknown command {verb!r}.{did_you_mean(verb, VERBS)} Known: {known}")
+    module = importlib.import_module(VERBS[verb][0])
+    parser = Parser(f"understudy {verb}", description=module.__doc__, epilog=module.EPILOG)
+    _add_debug(parser)
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse(rest))
+    return status
+
+
+def _top_parser() -> Parser:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, (_, summary) in VERBS.items())
+    parser = Parser(
+        "understudy",
+        usage="understudy [--version] [--debug] COMMAND ...",
+        description=f"{DESCRIPTION}\n\ncommands (understudy COMMAND --help says more):\n{verbs}",
+        epilog=EXIT_STATUSES,
+    )
+    parser.add_argument("--version", action="version", version=f"understudy {__version__}")
+    _add_debug(parser)
+    return parser
+
+
+def _add_debug(parser: Parser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+
+
+def _report(message: str, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+        return
+    from .console import show_error
+
+    show_error(message)
