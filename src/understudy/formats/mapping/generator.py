@@ -22,14 +22,14 @@ from understudy.types import JSON, Episode
 from understudy.types.fields import kind
 
 from .reader import MappedRows
-from .spec import FieldMapping, Messages, Sampled
+from .spec import FieldMapping, Messages, Sampled, Source
 
 _EPISODE_FIELDS = (
     *("id", "environment", "task", "seed", "split", "agent", "policy"),
     *("reward", "success", "stop_reason", "error", "created_at"),
 )
 RECORD = FieldMapping(
-    messages="messages",
+    messages=Source(path="messages", optional=True),
     message=Messages(
         reward="reward",
         sampled=Sampled(prompt_ids="sampled.prompt_ids", output_ids="sampled.output_ids", logprobs="sampled.logprobs"),
@@ -86,11 +86,15 @@ class GeneratedRows:
                 raise FormatError(f"{place}: {error.reason}", field=error.field, mend=error.mend) from None
 
     def _episode(self, record: Mapping[str, JSON], default_id: str) -> Episode:
-        metadata = record.get("metadata") or {}
-        if not isinstance(metadata, dict):
+        if record.get("messages") is None:
+            raise FormatError(
+                "the messages are missing", field="messages", mend="give a list; an empty one has no turns"
+            )
+        metadata = record.get("metadata")
+        if metadata is not None and not isinstance(metadata, dict):
             raise FormatError(f"metadata is an object, not {kind(metadata)}", field="metadata")
         given = {key: value for key, value in record.items() if key != "metadata" and value is not None}
-        return self._records.episode(given, default_id=default_id, metadata=metadata)
+        return self._records.episode(given, default_id=default_id, metadata=metadata or {})
 
     def _yielded(self, row: JSON) -> Iterator[Any]:
         """Run the user's function. Whatever goes wrong in it is said of the row, so that other rows can go on."""
@@ -102,8 +106,10 @@ class GeneratedRows:
         except UnderstudyError:
             raise
         except Exception as error:
-            line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__))), None)
-            reason = f"{self._name} failed in line {line} with {type(error).__name__}: {error}"
+            own_file = inspect.unwrap(self._function).__code__.co_filename
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own_file]
+            place = f" in line {lines[-1]}" if lines else ""
+            reason = f"{self._name} failed{place} with {type(error).__name__}: {error}"
             raise FormatError(reason, mend="mend the function, or the row") from error
 
 
@@ -116,14 +122,14 @@ def _load(name: str) -> Callable[..., Any]:
     except Exception as error:
         raise ConfigError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, attribute, None)
-    if not callable(function):
+    if not inspect.isfunction(function):
         functions = inspect.getmembers(
             module, lambda value: inspect.isfunction(value) and value.__module__ == module.__name__
         )
         known = [key for key, _ in functions if key[0] != "_"]
         near = did_you_mean(attribute, known)
         raise ConfigError(f"{module_name} has no function {attribute!r}.{near} Known: {', '.join(known)}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _from_file(path: Path) -> ModuleType:

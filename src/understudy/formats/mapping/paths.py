@@ -140,7 +140,7 @@ def _prune(value: Any, tree: _Tree) -> Any:
             rest = item if below is None else _prune(item, below)
             if rest is not MISSING:
                 kept[key] = rest
-        return kept or MISSING
+        return kept if kept or not value else MISSING
     if isinstance(value, list):
         below = tree.get(None)
         if below is None and len(value) == 1:
@@ -148,5 +148,7 @@ def _prune(value: Any, tree: _Tree) -> Any:
         if below is None:
             return value
         items = [_prune(item, below) for item in value]
-        return MISSING if all(item is MISSING for item in items) else [{} if i is MISSING else i for i in items]
+        if items and all(item is MISSING for item in items):
+            return MISSING
+        return [{} if item is MISSING else item for item in items]
     return value

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from understudy.errors import ConfigError, FormatError
-from understudy.types import JSON, Episode, Tool, Trajectory, Turn
+from understudy.types import JSON, Episode, Tool, Trajectory
 from understudy.types.fields import kind, parse_json
 from understudy.types.openai import tools_from_openai
 
@@ -33,6 +34,14 @@ _CHECKS: dict[str, Callable[[JSON, str], Any]] = {
 """The fields of an episode that a mapping may declare, and what their values must be."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The conversations of a row: one, or one for each call of the policy."""
+
+    conversations: list[list[Entry]]
+    are_calls: bool
+
+
 class MappedRows:
     """Reads rows as a `FieldMapping` declares them.
 
@@ -40,7 +49,7 @@ class MappedRows:
         folder: what a relative `tools.file` is relative to.
 
     Raises:
-        ConfigError: a path is not written as one, or the file of tools cannot be read.
+        ConfigError: the file of tools cannot be read.
     """
 
     def __init__(self, mapping: FieldMapping, folder: FilePath) -> None:
@@ -70,9 +79,12 @@ class MappedRows:
             raise FormatError(f"a row is an object, not {kind(row)}")
         used: list[Path] = [*self._drop]
         found = {name: _CHECKS[name](get(row, used), name) for name, get in self._fields.items() if get is not None}
-        conversations = self._conversations(row, used)
-        tools = self._tools(row, used) if any(conversations) else ()
-        trajectories = self._trajectories(row, conversations, tools, used)
+        told = self._told(row, used)
+        if not any(told.conversations) and not any(source.optional for source in self._sources):
+            mend = "leave the row out, or declare optional where the messages stand"
+            raise FormatError("there is no message", field=self._paths[0][0].text, mend=mend)
+        tools = self._tools(row, used) if any(told.conversations) else ()
+        trajectories = self._trajectories(row, told, tools, used)
         identifier = self._id(row, used) if self._id is not None else None
         return Episode(
             id=default_id if identifier is None else _identifier(identifier),
@@ -81,9 +93,9 @@ class MappedRows:
             **found,
         )
 
-    def _conversations(self, row: dict[str, JSON], used: list[Path]) -> list[list[Entry]]:
-        """Return the conversation, or one for each call where a source holds a list of lists."""
-        conversations: list[list[Entry]] = [[]]
+    def _told(self, row: dict[str, JSON], used: list[Path]) -> _Told:
+        """Return what all sources of messages hold, put together."""
+        told = _Told([[]], are_calls=False)
         for source, paths in zip(self._sources, self._paths, strict=True):
             path, value = first_found(paths, row)
             if path is None:
@@ -92,46 +104,41 @@ class MappedRows:
                 wanted = " or ".join(path.text for path in paths)
                 raise FormatError("the row has no messages here", field=wanted, mend="correct the mapping's messages")
             used.append(path)
-            pieces = self._pieces(source, path, value)
-            if len(pieces) > 1 and len(conversations) > 1:
+            more = self._told_by(source, path, value)
+            if told.are_calls and more.are_calls:
                 raise FormatError("two places hold lists of conversations", field=path.text)
-            conversations = [[*before, *piece] for before in conversations for piece in pieces]
-        return conversations
+            conversations = [[*before, *after] for before in told.conversations for after in more.conversations]
+            told = _Told(conversations, told.are_calls or more.are_calls)
+        return told
 
-    def _pieces(self, source: Source, path: Path, value: JSON) -> list[list[Entry]]:
-        """Return the conversations that one source holds: one, except where it is a list of lists."""
+    def _told_by(self, source: Source, path: Path, value: JSON) -> _Told:
         if source.parse and isinstance(value, str):
             value = parse_json(value, path.text, "messages")
         if isinstance(value, str):
             if source.role is None:
                 reason = "this is text, and the mapping names no role for it"
                 raise FormatError(reason, field=path.text, mend="give the source a role, or parse: json")
-            value = [{"role": source.role, "content": value}]
-        if isinstance(value, dict):
-            value = [value]
-        if value is None:
-            value = []
-        if not isinstance(value, list):
-            raise FormatError(f"messages are a list, not {kind(value)}", field=path.text)
-        if value and all(isinstance(item, list) for item in value):
-            pieces = [self._messages.read(items, f"{path.text}[{i}]") for i, items in enumerate(value)]
+            value = {"role": source.role, "content": value}
+        items = [value] if isinstance(value, dict) else [] if value is None else value
+        if not isinstance(items, list):
+            raise FormatError(f"messages are a list, not {kind(items)}", field=path.text)
+        are_calls = bool(items) and all(isinstance(item, list) for item in items)
+        if are_calls:
+            found = [self._messages.read(inner, f"{path.text}[{k}]") for k, inner in enumerate(items)]
         else:
-            pieces = [self._messages.read(value, path.text)]
-        if source.context == 0:
-            return pieces
+            found = [self._messages.read(items, path.text)]
         limit = None if source.context == "all" else source.context
-        return [[*map(_as_context, piece[:limit]), *(piece[limit:] if limit else ())] for piece in pieces]
+        return _Told([_with_context(entries, limit) for entries in found], are_calls)
 
     def _trajectories(
-        self, row: dict[str, JSON], conversations: list[list[Entry]], tools: tuple[Tool, ...], used: list[Path]
+        self, row: dict[str, JSON], told: _Told, tools: tuple[Tool, ...], used: list[Path]
     ) -> tuple[Trajectory, ...]:
         if self._agents is not None:
-            if len(conversations) > 1:
+            if told.are_calls:
                 raise FormatError("agents need one conversation, but the row holds a list of them")
-            return by_agent(conversations[0], tools, frozenset(self._agents.observed), self._prompts(row, used))
-        turns: tuple[Turn, ...] = (
-            chain(conversations[0], tools) if len(conversations) == 1 else tree(conversations, tools)
-        )
+            entries = told.conversations[0]
+            return by_agent(entries, tools, frozenset(self._agents.observed), self._prompts(row, used))
+        turns = tree(told.conversations, tools) if told.are_calls else chain(told.conversations[0], tools)
         agent = _text(self._agent(row, used), "agent") if self._agent is not None else None
         policy = _text(self._policy(row, used), "policy") if self._policy is not None else None
         return (Trajectory(turns, agent=agent or "agent", policy=policy),)
@@ -190,5 +197,7 @@ def _identifier(value: JSON) -> str:
     raise FormatError(f"an id is text or a number, not {kind(value)}", field="id")
 
 
-def _as_context(entry: Entry) -> Entry:
-    return Entry(entry.message, weight=0.0, reward=entry.reward, sampled=entry.sampled, speaker=entry.speaker)
+def _with_context(entries: list[Entry], limit: int | None) -> list[Entry]:
+    """Give the first `limit` messages (None: all) weight 0."""
+    context = [replace(entry, weight=0.0) for entry in entries[:limit]]
+    return [*context, *entries[len(context) :]]

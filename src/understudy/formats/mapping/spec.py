@@ -8,15 +8,17 @@ extra keys, so a mapping that says little loses nothing.
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field as PydanticField
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from understudy.config import ConfigModel
 from understudy.errors import ConfigError
 
 from .paths import compile_path
+
+BRACES = re.compile(r"\{([^{}]+)\}")
+"""A path in braces within a text."""
 
 
 def _checked_path(text: str) -> str:
@@ -27,10 +29,14 @@ def _checked_path(text: str) -> str:
     return text
 
 
+PathText = Annotated[str, AfterValidator(_checked_path)]
+"""The text of a path."""
+
+
 class Value(ConfigModel):
     """Where one value comes from: exactly one of `path`, `text` and `value`."""
 
-    path: str | tuple[str, ...] | None = None
+    path: PathText | tuple[PathText, ...] | None = None
     """Path within the row (or within the message), or several: the first that holds something is taken."""
 
     text: str | None = None
@@ -54,12 +60,12 @@ class Value(ConfigModel):
     default: Any = None
     """The value when nothing was found."""
 
-    @field_validator("path")
+    @field_validator("text")
     @classmethod
-    def _paths(cls, path: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        for text in (path,) if isinstance(path, str) else path or ():
-            _checked_path(text)
-        return path
+    def _paths_in_braces(cls, text: str | None) -> str | None:
+        for path in BRACES.findall(text or ""):
+            _checked_path(path)
+        return text
 
     @field_validator("match")
     @classmethod
@@ -80,14 +86,14 @@ class Value(ConfigModel):
         return self
 
 
-ValueSpec = str | tuple[str, ...] | Value
+ValueSpec = PathText | tuple[PathText, ...] | Value
 """A path, several paths of which the first that holds something is taken, or a `Value`."""
 
 
 class Calls(ConfigModel):
     """Where the tool calls of a message stand, and how one is written."""
 
-    path: str | None = None
+    path: PathText | None = None
     """Path of the call or the list of calls within the message; without it the message itself is one call."""
 
     parse: Literal["json"] | None = None
@@ -150,26 +156,21 @@ class MessageFields(ConfigModel):
 class Messages(MessageFields):
     """What one item of the list of messages looks like."""
 
-    roles: dict[str, str] = PydanticField(default_factory=dict)
+    roles: dict[str, str] = Field(default_factory=dict)
     """Role for each word that the source uses; other words stay as they are."""
 
     kind: ValueSpec | None = None
     """What says which of `kinds` an item is."""
 
-    kinds: dict[str, MessageFields] = PydanticField(default_factory=dict)
+    kinds: dict[str, MessageFields] = Field(default_factory=dict)
     """For each kind, the fields that differ. An item without a kind is read by the fields above."""
 
     merge: bool = False
     """Neighbouring assistant items are pieces of one message, as in OpenAI's Responses: a reasoning, a text, calls.
     An item whose place in the message is already taken begins a new one."""
 
-    drop: tuple[str, ...] = ()
+    drop: tuple[PathText, ...] = ()
     """Paths within an item that are left out on purpose, instead of being kept in the message's extra keys."""
-
-    @field_validator("drop")
-    @classmethod
-    def _paths(cls, drop: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(_checked_path, drop))
 
     @model_validator(mode="after")
     def _kind_and_kinds(self) -> Self:
@@ -182,7 +183,7 @@ class Source(ConfigModel):
     """One place that holds messages. A list of lists holds one conversation for each call of the policy: what they
     share is joined, and only the last assistant message of each is trained."""
 
-    path: str | tuple[str, ...]
+    path: PathText | tuple[PathText, ...]
     """Path of a list of messages, of one message, or of a text when `role` is given; several paths: the first that
     holds something is taken."""
 
@@ -196,14 +197,7 @@ class Source(ConfigModel):
     """How many of the first messages (or all) are context: shown, and never trained."""
 
     optional: bool = False
-    """A row may lack this place; otherwise that is an error."""
-
-    @field_validator("path")
-    @classmethod
-    def _paths(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for text in (path,) if isinstance(path, str) else path:
-            _checked_path(text)
-        return path
+    """A row may lack this place, and may even hold no message at all: it becomes an episode without turns."""
 
     @field_validator("context")
     @classmethod
@@ -223,14 +217,14 @@ class Agents(ConfigModel):
     observed: tuple[str, ...] = ()
     """Speakers that are no agents, such as a terminal or a person: they are only observed."""
 
-    system: str | None = None
+    system: PathText | None = None
     """Path of an object in the row that holds each agent's own system prompt."""
 
 
 class Tools(ConfigModel):
     """Where the tools stand: in the row, or in a file of their own."""
 
-    path: str | tuple[str, ...] | None = None
+    path: PathText | tuple[PathText, ...] | None = None
     """Path within the row, or within the file: a list of tools, or JSON text of one."""
 
     file: str | None = None
@@ -250,13 +244,13 @@ class FieldMapping(ConfigModel):
     about: str = ""
     """What the source is, for readers."""
 
-    messages: str | Source | tuple[str | Source, ...]
+    messages: PathText | Source | tuple[PathText | Source, ...]
     """Where the messages stand; several places follow each other in one conversation."""
 
     message: Messages = Messages()
     """What one message looks like; by default OpenAI's."""
 
-    tools: str | tuple[str, ...] | Tools | None = None
+    tools: PathText | tuple[PathText, ...] | Tools | None = None
     """Where the tools stand."""
 
     agents: Agents | None = None
@@ -298,11 +292,6 @@ class FieldMapping(ConfigModel):
     created_at: ValueSpec | None = None
     """When it was played, as ISO 8601 text."""
 
-    drop: tuple[str, ...] = ()
+    drop: tuple[PathText, ...] = ()
     """Paths within the row that are left out on purpose, such as a second copy of the conversation, instead of being
     kept in the episode's metadata."""
-
-    @field_validator("drop")
-    @classmethod
-    def _paths(cls, drop: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(_checked_path, drop))

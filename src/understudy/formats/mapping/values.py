@@ -12,9 +12,7 @@ from understudy.types import JSON
 from understudy.types.fields import is_finite_number, kind, parse_json
 
 from .paths import MISSING, Path, compile_path
-from .spec import Value, ValueSpec
-
-_BRACES = re.compile(r"\{([^{}]+)\}")
+from .spec import BRACES, Value, ValueSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Getter:
             reason = "is not there" if value is MISSING else f"is {kind(value)}"
             raise FormatError(f"the text {text!r} needs a text or a number here, but it {reason}", field=match[1])
 
-        return _BRACES.sub(found, text)
+        return BRACES.sub(found, text)
 
 
 class Table:
@@ -85,15 +83,9 @@ class Table:
 
 
 def compile_value(spec: ValueSpec) -> Getter:
-    """Compile a `ValueSpec`.
-
-    Raises:
-        ConfigError: a path is not written as one.
-    """
+    """Compile a `ValueSpec`."""
     if not isinstance(spec, Value):
         spec = Value(path=spec)
-    for braces in _BRACES.findall(spec.text or ""):
-        compile_path(braces)
     pattern = re.compile(spec.match) if spec.match is not None else None
     table = Table(spec.values) if spec.values is not None else None
     return Getter(spec, compile_paths(spec.path), pattern, table)
