@@ -20,11 +20,13 @@ from understudy.errors import ConfigError, MissingDependency, UnderstudyError, d
 from .parser import Parser
 
 VERBS: dict[str, tuple[str, str]] = {
+    "check": ("understudy.cli.check", "verify that every turn trains on exactly what a server would compute"),
     "convert": ("understudy.cli.convert", "read episodes from one format and write them in another"),
     "stats": (
         "understudy.cli.stats",
         "count what a data set holds: turns, lengths, rewards, success, shared prefixes",
     ),
+    "tokens": ("understudy.cli.tokens", "show conversations as the model will see them, coloured by what is trained"),
 }
 """Verb -> (module, one line for the overview)."""
 

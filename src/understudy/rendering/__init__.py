@@ -1,5 +1,6 @@
 """Messages to tokens: exact prompts and targets, or a refusal."""
 
+from .account import RenderAccount
 from .huggingface import ModelTokenizer, from_transformers, load_tokenizer
 from .profile import ServerProfile
 from .refusal import MENDS, Refusal, RefusalCode
@@ -16,6 +17,7 @@ __all__ = [
     "OnRefusal",
     "Refusal",
     "RefusalCode",
+    "RenderAccount",
     "Rendered",
     "RenderedTurn",
     "Renderer",

@@ -18,6 +18,7 @@ class RenderedTurn:
         turn: index of the turn in its trajectory.
         sequence: index of its sequence in the tree.
         num_prompt_tokens, num_target_tokens: lengths of the two halves of that sequence.
+        checksum: CRC-32 of the call's ids as int32 bytes, taken before they enter the tree.
         how: the way in which its text was found, or ``recorded``.
         arguments: thinking flags that were set for this turn besides the profile's template arguments.
         target: the text of the target; None where recorded ids were used without their text.
@@ -27,6 +28,7 @@ class RenderedTurn:
     sequence: int
     num_prompt_tokens: int
     num_target_tokens: int
+    checksum: int
     how: str
     arguments: dict[str, Any]
     target: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -173,8 +174,10 @@ class TrajectoryRendering:
     ) -> None:
         start, stop = len(prompt_ids), len(prompt_ids) + len(target_ids)
         action = Span(SpanKind.ACTION, index, start, stop, self._trajectory.turns[index].weight)
-        sequence = self._builder.insert(np.concatenate([prompt_ids, target_ids]), [*spans, action])
-        self._turns.append(RenderedTurn(index, sequence, start, stop - start, how, dict(arguments), target))
+        ids = np.concatenate([prompt_ids, target_ids])
+        sequence = self._builder.insert(ids, [*spans, action])
+        checksum = crc32(ids.tobytes())
+        self._turns.append(RenderedTurn(index, sequence, start, stop - start, checksum, how, dict(arguments), target))
 
     def _refuse(self, index: int, refused: TurnRefused) -> None:
         refusal = Refusal(index, refused.code, refused.reason, refused.excerpt)
