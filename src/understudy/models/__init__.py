@@ -1,0 +1,1 @@
+"""Models: tiny ones for tests and quick starts."""
