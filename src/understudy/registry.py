@@ -14,7 +14,14 @@ from .errors import ConfigError, did_you_mean
 
 TABLES: dict[str, dict[str, str]] = {
     "formats": {
+        "native": "understudy.formats.native:Native",
         "messages": "understudy.formats.messages:Messages",
+        "prompt_completion": "understudy.formats.prompt_completion:PromptCompletion",
+        "input_output": "understudy.formats.input_output:InputOutput",
+        "sharegpt": "understudy.formats.sharegpt:ShareGPT",
+        "alpaca": "understudy.formats.alpaca:Alpaca",
+        "record_data": "understudy.formats.record_data:RecordData",
+        "trajectories": "understudy.formats.trajectories:Trajectories",
     },
     "objectives": {
         "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",

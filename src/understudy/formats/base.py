@@ -37,11 +37,13 @@ class Format(ABC):
         name: as in the table of formats.
         summary: one line: what a row looks like.
         linear: a row holds one conversation of one agent. Other episodes are written as several rows.
+        envelope: the key of the row's list of items, where a ``.json`` file is one row that holds the items of all.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     linear: ClassVar[bool] = True
+    envelope: ClassVar[str | None] = None
 
     @abstractmethod
     def match(self, row: Mapping[str, JSON]) -> str | None:

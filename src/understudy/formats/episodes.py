@@ -12,6 +12,7 @@ from understudy.errors import FormatError
 from understudy.types import JSON, Episode
 
 from .base import Format, get_format
+from .dataset_info import load_dataset_info, split_reference
 from .detect import NUM_SNIFFED_ROWS, Detection, detect
 from .files import Source, read_rows
 from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, dump_row
@@ -41,7 +42,11 @@ class EpisodeReader:
         self._skip_bad = skip_bad
         self._rejects = Path(rejects) if rejects is not None else None
         self._max_row_bytes = max_row_bytes
-        if format != "auto":
+        reference = split_reference(source)
+        if reference is not None:
+            self._source, found = load_dataset_info(*reference)
+            self.detection = Detection(found, f"{found.name}: as {reference[0]} declares {reference[1]!r}")
+        elif format != "auto":
             found = format if isinstance(format, Format) else get_format(format)
             self.detection = Detection(found, f"{found.name}: as named")
 
@@ -102,7 +107,8 @@ def read_episodes(
     """Read the episodes of a source.
 
     Args:
-        source: a file, a folder, a glob, ``-`` for standard input, or a list of these.
+        source: a file, a folder, a glob, ``-`` for standard input, or a list of these; or ``dataset_info.json#name``,
+            which names the format too.
         format: a name in the table of formats, ``package.module:Class``, a `Format`, or ``auto`` to tell it by the
             first rows.
         skip_bad: pass over rows that cannot be read, and count them. By default the first one raises.
@@ -144,5 +150,5 @@ def write_episodes(target: str | Path, episodes: Iterable[Episode], format: str 
             result.lost.update(encoded.lost)
             yield from encoded.rows
 
-    write_rows(target, rows())
+    write_rows(target, rows(), envelope=into.envelope)
     return result

@@ -37,6 +37,8 @@ SNIFF_BYTES = 64 * 1024
 _BOM = codecs.BOM_UTF8
 _KEPT_BYTES = 64 * 1024  # of a bad row whose end cannot be told or that is over the limit
 _CHUNK_CHARS = 1024 * 1024
+# A data set written as one object whose first key holds its items. Each item is a row of its own.
+_ENVELOPE = re.compile(r'\{\s*"(trajectories)"\s*:\s*\[')
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRUCTURE = re.compile(r'\\.|["{}\[\],]', re.DOTALL)
 
@@ -80,24 +82,22 @@ def read_values(stream: Stream, file: str, max_row_bytes: int) -> Iterator[Row |
     source = _Source(stream, max_row_bytes)
     number = 0
     try:
-        is_array = source.peek() == "["
-        if is_array:
-            source.position += 1
-        while (char := source.peek()) and not (is_array and char == "]"):
+        envelope = source.open_list()
+        while (char := source.peek()) and not (envelope is not None and char == "]"):
             number += 1
             try:
                 value = source.value()
             except FormatError as error:
                 yield BadRow(error.at(file=file, row=number), source.excerpt())
-                if not source.skip_value(in_array=is_array):
+                if not source.skip_value(in_array=envelope is not None):
                     return
             else:
-                yield Row(value, file, number)
-            if is_array and not source.separator():
+                yield Row({envelope: [value]} if envelope else value, file, number)
+            if envelope is not None and not source.separator():
                 missing = FormatError("expected a comma or the end of the array", file=file, row=number + 1)
                 yield BadRow(missing, source.excerpt())
-        if is_array:
-            source.end_of_array()
+        if envelope is not None:
+            source.close_list(envelope, number)
     except FormatError as error:
         yield BadRow(error.at(file=file, row=number + 1), source.excerpt())
 
@@ -163,6 +163,7 @@ class _Source:
             return False
         self.text = self.text[self.position :]
         self.position = 0
+        self._ended = True  # also when reading fails
         data = self._stream.read1(max(_CHUNK_CHARS, len(self.text)))
         self._ended = not data
         try:
@@ -205,13 +206,35 @@ class _Source:
             self.position += 1
         return char in (",", "]", "")
 
-    def end_of_array(self) -> None:
-        """Pass over the bracket that ends the array, and make sure that nothing follows it."""
+    def open_list(self) -> str | None:
+        """Pass over the beginning of a list of rows: an array (returns ``""``), or an envelope (returns its key)."""
+        char = self.peek()
+        if char == "[":
+            self.position += 1
+            return ""
+        match = _ENVELOPE.match(self.text, self.position) if char == "{" else None
+        if match is None:
+            return None
+        self.position = match.end()
+        return match.group(1)
+
+    def close_list(self, envelope: str, num_items: int) -> None:
+        """Pass over the end of a list of rows; make sure that it is whole and that nothing follows it."""
         if self.peek() != "]":
             raise FormatError("the array is cut off", mend="the file may be incomplete: fetch or write it again")
         self.position += 1
+        if envelope:
+            if self.peek() not in (",", "}"):
+                raise FormatError("the object is cut off", mend="the file may be incomplete: fetch or write it again")
+            # What is left of the object is an object of its own, with a brace in place of the comma.
+            brace = "{" if self.peek() == "," else "{}"
+            self.text = brace + self.text[self.position + 1 :]
+            self.position = 0
+            stated = self.value().get(f"num_{envelope}", num_items)
+            if stated != num_items:
+                raise FormatError(f"the file states {stated} {envelope}, but holds {num_items}")
         if self.peek():
-            raise FormatError("text follows the end of the array")
+            raise FormatError("text follows the end of the list of rows")
 
     def skip_value(self, *, in_array: bool) -> bool:
         """Pass over a value that does not parse, by its brackets and quotes; False when its end is not found."""

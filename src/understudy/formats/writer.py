@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,12 @@ WRITABLE_SUFFIXES = tuple(suffix for suffix in DATA_SUFFIXES if suffix != ".eval
 _ZSTD_LEVEL = 10
 
 
-def write_rows(target: str | Path, rows: Iterable[Mapping[str, JSON]]) -> int:
+def write_rows(target: str | Path, rows: Iterable[Mapping[str, JSON]], *, envelope: str | None = None) -> int:
     """Write rows and return how many; ``-`` writes JSON lines to standard output.
+
+    Args:
+        envelope: a ``.json`` file becomes one object instead of an array: under this key the items of all rows' lists,
+            and the sums of the rows' numbers under theirs.
 
     Raises:
         FormatError: the target's kind is unknown, its folder is missing, or a row is not JSON.
@@ -39,7 +44,9 @@ def write_rows(target: str | Path, rows: Iterable[Mapping[str, JSON]]) -> int:
         return _write_parquet(name, rows)
     with _replacing(name) as temporary, _compressing(temporary, name) as stream:
         is_array = name.lower().removesuffix(".gz").removesuffix(".zst").endswith(".json")
-        return _write_array(stream, rows) if is_array else _write_lines(stream, rows)
+        if not is_array:
+            return _write_lines(stream, rows)
+        return _write_array(stream, rows) if envelope is None else _write_envelope(stream, rows, envelope)
 
 
 def check_target(name: str) -> None:
@@ -103,6 +110,20 @@ def _write_array(stream: BinaryIO, rows: Iterable[Mapping[str, JSON]]) -> int:
         stream.write((b",\n" if count else b"[\n") + dump_row(row))
         count += 1
     stream.write(b"\n]\n" if count else b"[]\n")
+    return count
+
+
+def _write_envelope(stream: BinaryIO, rows: Iterable[Mapping[str, JSON]], envelope: str) -> int:
+    stream.write(b"{" + dump_row(envelope) + b": [\n")
+    totals: Counter[str] = Counter()
+    count = num_items = 0
+    for row in rows:
+        for item in row[envelope]:
+            stream.write((b",\n" if num_items else b"") + dump_row(item))
+            num_items += 1
+        totals.update({key: value for key, value in row.items() if key != envelope})
+        count += 1
+    stream.write(b"\n]" + b"".join(b",\n" + dump_row(key) + b": " + dump_row(totals[key]) for key in totals) + b"}\n")
     return count
 
 
