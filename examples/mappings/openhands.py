@@ -24,7 +24,7 @@ def episodes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     responses: set[str] = set()
     for event in stream:
         if event.get("action") == "system":
-            messages.append({"role": "system", "content": event["args"]["content"]})
+            messages.append({"role": "system", "content": event["args"]["content"], **_about(event)})
             tools = event["args"].get("tools") or []
         elif event.get("action"):
             asked = any(message["role"] == "user" for message in messages)

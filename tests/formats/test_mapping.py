@@ -547,6 +547,10 @@ class TestAgents:
         assert [trajectory.agent for trajectory in episode.trajectories] == ["Orchestrator", "WebSurfer"]
         assert [m.role for m in episode.trajectories[1].messages()] == ["user", "user", "assistant"]
 
+    def test_the_prompt_of_an_agent_that_never_speaks_stays_in_the_metadata(self, read: Read) -> None:
+        row = {**self.ROW, "prompts": {"Ann": "You are Ann.", "Bob": "You are Bob.", "Cat": "You are Cat."}}
+        assert read(self.YAML, row).metadata == {"prompts": {"Cat": "You are Cat."}}
+
     def test_a_message_without_a_speaker_is_observed_by_all(self, read: Read) -> None:
         yaml = "messages: chat\nagents: {speaker: name}"
         chat = [{"role": "system", "content": "rules"}, {"role": "assistant", "name": "A", "content": "x"}]

@@ -136,21 +136,25 @@ class MappedRows:
         if self._agents is not None:
             if told.are_calls:
                 raise FormatError("agents need one conversation, but the row holds a list of them")
-            entries = told.conversations[0]
-            return by_agent(entries, tools, frozenset(self._agents.observed), self._prompts(row, used))
+            path, prompts = self._prompts(row)
+            trajectories = by_agent(told.conversations[0], tools, frozenset(self._agents.observed), prompts)
+            if path is not None:  # the prompts of agents that never speak stay in the metadata
+                speakers = [each.agent for each in trajectories if each.agent in prompts]
+                used.extend(Path(f"{path.text}.{agent}", (*path.steps, agent)) for agent in speakers)
+            return trajectories
         turns = tree(told.conversations, tools) if told.are_calls else chain(told.conversations[0], tools)
         agent = _text(self._agent(row, used), "agent") if self._agent is not None else None
         policy = _text(self._policy(row, used), "policy") if self._policy is not None else None
         return (Trajectory(turns, agent=agent or "agent", policy=policy),)
 
-    def _prompts(self, row: dict[str, JSON], used: list[Path]) -> dict[str, str]:
+    def _prompts(self, row: dict[str, JSON]) -> tuple[Path | None, dict[str, str]]:
+        """Return each agent's system prompt, and where they stand."""
         path, prompts = first_found(self._system, row)
         if path is None or prompts is None:
-            return {}
+            return None, {}
         if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
             raise FormatError("the agents' system prompts are an object of texts", field=path.text)
-        used.append(path)
-        return prompts
+        return path, prompts
 
     def _tools(self, row: dict[str, JSON], used: list[Path]) -> tuple[Tool, ...]:
         path, value = first_found(self._tool_paths, row)
