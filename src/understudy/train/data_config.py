@@ -1,0 +1,117 @@
+"""The config of what is trained on; see `config` for the whole."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+
+from understudy.batching import LengthPolicy
+from understudy.config import ConfigModel
+
+Paths = str | tuple[str, ...]
+
+
+class SourceSection(ConfigModel):
+    """One named source of episodes."""
+
+    path: Paths
+    """File, folder or glob of rows, or a list of these (.json .jsonl .parquet, also .gz .zst)."""
+
+    format: str = "auto"
+    """Format of the rows: a name, a mapping (file.yaml, file.py:function, options behind `?`), package.module:Class, or
+    auto to tell it by the first rows. `{folder}` stands for the folder of `path`, where a mapping needs a file that
+    lies beside the data."""
+
+    ratio: float | None = Field(None, gt=0)
+    """Share of this source in the mix, relative to the other sources' ratios. Give it to all sources or to none;
+    without ratios an epoch is every episode once."""
+
+    max_samples: int | None = Field(None, ge=1)
+    """Read only this many episodes, from the beginning; null for all."""
+
+    agents: tuple[str, ...] | None = None
+    """Train only the trajectories of these agents; null for all."""
+
+    policies: tuple[str, ...] | None = None
+    """Train only the trajectories of these policies, for agents that do not share a model; null for all."""
+
+
+class DataSection(ConfigModel):
+    """What is trained on: one source (`path`), or several that are mixed (`sources`)."""
+
+    path: Paths | None = Field(None, validation_alias=AliasChoices("data_path", "train_file"))
+    """The one source; see `sources.N.path`."""
+
+    format: str = "auto"
+    """Format of the one source; see `sources.N.format`."""
+
+    sources: dict[str, SourceSection] | None = None
+    """Several sources by name, in place of `path`. Losses are reported for each of them too."""
+
+    max_samples: int | None = Field(None, ge=1)
+    """Read only this many episodes of each source that does not say otherwise."""
+
+    skip_bad: bool = False
+    """Pass over rows that cannot be read, and count them; otherwise the first one stops the run."""
+
+    max_length: int | None = Field(None, ge=2, validation_alias=AliasChoices("cutoff_len", "max_seq_length"))
+    """Most tokens from the beginning of a context through the last trained token; null for no limit."""
+
+    max_length_policy: LengthPolicy = "error"
+    """What is done with what is longer. `error` stops, `drop` leaves the whole trajectory out, `cut_turns` leaves out
+    the turns that do not fit as a whole. Always counted."""
+
+    validation_split: float = Field(0.0, ge=0, lt=1)
+    """Share of the episodes of each source that is held out for validation, drawn with the seed."""
+
+    split_by: tuple[str, ...] = ("id",)
+    """Episodes that agree in all of these stay on one side of the split: `id`, `task`, `environment`, `seed` or
+    `metadata.KEY`."""
+
+    validation_path: Paths | None = Field(None, validation_alias="validation_file")
+    """Files to validate on, in place of `validation_split`."""
+
+    validation_format: str = "auto"
+    """Format of `validation_path`."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.path is not None and self.sources is not None:
+            raise ValueError("give either path (one source) or sources (several), not both")
+        if self.sources is not None:
+            if not self.sources:
+                raise ValueError("sources is empty")
+            without = [name for name, source in self.sources.items() if source.ratio is None]
+            if without and len(without) < len(self.sources):
+                raise ValueError(f"sources {', '.join(without)} have no ratio while others do; give all or none")
+        if self.validation_path is not None and self.validation_split:
+            raise ValueError("give either validation_path or validation_split, not both")
+        return self
+
+    @field_validator("split_by")
+    @classmethod
+    def _known_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        plain = ("id", "task", "environment", "seed")
+        for key in keys:
+            if key not in plain and not key.startswith("metadata."):
+                raise ValueError(f"{key!r} is none of {', '.join(plain)}, metadata.KEY")
+        if not keys:
+            raise ValueError("name at least one")
+        return keys
+
+    def by_name(self) -> dict[str, SourceSection]:
+        """Return the sources to train on; the one source is called `data`. Empty when the caller brings the data."""
+        if self.sources is not None:
+            found = self.sources
+        elif self.path is not None:
+            found = {"data": SourceSection(path=self.path, format=self.format)}
+        else:
+            found = {}
+        default = {"max_samples": self.max_samples}
+        return {name: s if s.max_samples else s.model_copy(update=default) for name, s in found.items()}
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there is something to validate on."""
+        return self.validation_split > 0 or self.validation_path is not None
