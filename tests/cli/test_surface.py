@@ -24,7 +24,7 @@ def surface() -> str:
         for action in parser._actions:
             if action.dest != "help":
                 name = "/".join(action.option_strings) or str(action.metavar)
-                takes = "" if action.nargs == 0 else f" {action.metavar or '/'.join(map(str, action.choices or []))}"
+                takes = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
                 lines.append(f"  {name}{takes if action.option_strings else ''}")
     return "\n".join(lines) + "\n"
 

@@ -33,6 +33,8 @@ class Settings(ConfigModel):
     model: Annotated[Small | Large, Field(discriminator="kind")]
     """What is trained."""
     parts: list[Part] = Field(default_factory=list)
+    other: str | tuple[str | Part, ...] = ()
+    """See ``parts``."""
     rate: float | None = Field(None, validation_alias=AliasChoices("rate", "speed"))
     mode: Literal["a", "b"] = "a"
 
@@ -41,14 +43,13 @@ def test_markdown_has_a_table_for_each_section_and_variant() -> None:
     assert (
         config_markdown(Settings)
         == """\
-## Top level
-
 All settings.
 
 | key | type | default | meaning |
 |---|---|---|---|
 | `model` | `section` | required | What is trained. |
 | `parts` | `list of section` | `[]` |  |
+| `other` | `text \\| list of (text \\| section)` | `[]` | See `parts`. |
 | `rate` (also `speed`) | `number \\| null` | `null` |  |
 | `mode` | `"a" \\| "b"` | `"a"` |  |
 
@@ -67,7 +68,7 @@ A small model.
 |---|---|---|---|
 | `kind` | `"large"` | required |  |
 
-## `parts.N`
+## `parts.N`, `other.N`
 
 | key | type | default | meaning |
 |---|---|---|---|
@@ -78,5 +79,14 @@ A small model.
 
 def test_help_lists_dotted_keys() -> None:
     text = config_help(Settings)
-    assert "  parts.N.path  (text; required)\n      Where it lies.\n" in text
+    assert "  parts.N.path, other.N.path  (text; required)\n      Where it lies.\n" in text
     assert "  rate  (number | null; default null; also speed)\n" in text
+
+
+class Node(ConfigModel):
+    inner: Node | None = None
+    """The one below."""
+
+
+def test_a_class_within_itself_is_described_once() -> None:
+    assert config_markdown(Node).count("The one below.") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from .model import ConfigModel, aliases, items_of, models_in
+
+
+MAX_PLACES_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,38 +29,55 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A config class at the place where it stands. `path` is its dotted path, empty at the top."""
+    """A config class and the dotted paths where it stands; the top level's path is empty."""
 
-    path: str
+    paths: tuple[str, ...]
     description: str
     keys: tuple[Key, ...]
 
 
-def sections(model: type[ConfigModel], path: str = "", seen: frozenset[type] = frozenset()) -> Iterator[Section]:
-    """Yield the section of a config class, then those of the sections within it, in the order of the fields."""
-    keys = tuple(_key(name, field) for name, field in model.model_fields.items())
-    yield Section(path, " ".join((model.__doc__ or "").split()), keys)
+def sections(model: type[ConfigModel]) -> list[Section]:
+    """Return the section of a config class, then those within it: each class once, in the order of the fields."""
+    paths: dict[type[ConfigModel], list[str]] = {}
+    _collect(model, "", paths, frozenset())
+    return [
+        Section(
+            tuple(places),
+            " ".join((inner.__doc__ or "").split()),
+            tuple(_key(name, field) for name, field in inner.model_fields.items()),
+        )
+        for inner, places in paths.items()
+    ]
+
+
+def _collect(
+    model: type[ConfigModel], path: str, paths: dict[type[ConfigModel], list[str]], within: frozenset[type]
+) -> None:
+    """Note where each config class stands; `within` are the classes around it, so that a class may hold itself."""
+    if path not in paths.setdefault(model, []):
+        paths[model].append(path)
+    prefix = f"{path}." if path else ""
     for name, field in model.model_fields.items():
-        inner_path = f"{path}.{name}" if path else name
-        for inner in models_in([field.annotation]):
-            if inner not in seen:
-                yield from sections(inner, inner_path + _variant(inner, field), seen | {model})
-        for inner in models_in(items_of([field.annotation])):
-            if inner not in seen:
-                yield from sections(inner, f"{inner_path}.N" + _variant(inner, field), seen | {model})
+        direct, listed = models_in([field.annotation]), models_in(items_of([field.annotation]))
+        is_choice = len({*direct, *listed}) > 1
+        for inner, place in [(m, name) for m in direct] + [(m, f"{name}.N") for m in listed]:
+            if inner not in within and inner is not model:
+                variant = _variant(inner) if is_choice else ""
+                _collect(inner, f"{prefix}{place}{variant}", paths, within | {model})
 
 
 def config_markdown(model: type[ConfigModel], *, level: int = 2) -> str:
-    """Return the reference of a config class in Markdown: a heading of `level` and a table for each section."""
+    """Return the reference of a config class in Markdown: a table, and a heading of `level` for each section in it."""
     blocks: list[str] = []
     for section in sections(model):
-        heading = f"`{section.path}`" if section.path else "Top level"
+        heading = _places([f"`{path}`" for path in section.paths if path])
         rows = [
-            f"| {_names(key)} | {_cell(_code(key.type))} | {_cell(_default(key))} | {_cell(key.description)} |"
+            f"| {_names(key)} | {_cell(_code(key.type))} | {_cell(_default(key))} | {_cell(_text(key.description))} |"
             for key in section.keys
         ]
         table = "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
-        blocks.append("\n\n".join(part for part in (f"{'#' * level} {heading}", section.description, table) if part))
+        parts = (f"{'#' * level} {heading}" if heading else "", _text(section.description), table)
+        blocks.append("\n\n".join(part for part in parts if part))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -66,7 +86,7 @@ def config_help(model: type[ConfigModel]) -> str:
     lines: list[str] = []
     for section in sections(model):
         for key in section.keys:
-            path = f"{section.path}.{key.name}" if section.path else key.name
+            path = _places([f"{path}.{key.name}" if path else key.name for path in section.paths])
             default = "required" if key.default is None else f"default {key.default}"
             also = f"; also {', '.join(key.aliases)}" if key.aliases else ""
             lines.append(f"  {path}  ({key.type}; {default}{also})")
@@ -96,16 +116,27 @@ def _type_text(annotation: Any) -> str:
     if origin is Literal:
         return " | ".join(_value_text(argument) for argument in arguments)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"mapping of {_type_text(arguments[1])}" if arguments else "mapping"
+        return f"mapping of {_one_word(_type_text(arguments[1]))}" if arguments else "mapping"
     if origin in (list, tuple, set, frozenset):
         inner = [_type_text(argument) for argument in arguments if argument is not Ellipsis]
-        return f"list of {' or '.join(dict.fromkeys(inner))}" if inner else "list"
+        return f"list of {_one_word(' | '.join(dict.fromkeys(inner)))}" if inner else "list"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " | ".join(_value_text(member.value) for member in annotation)
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         return "section"
     plain = {str: "text", int: "integer", float: "number", bool: "boolean", type(None): "null", dict: "mapping"}
     return plain.get(annotation, getattr(annotation, "__name__", str(annotation)).lower())
+
+
+def _places(paths: list[str]) -> str:
+    """Join paths, the shallowest first; of many only some."""
+    shown = sorted(paths, key=lambda path: path.count("."))[:MAX_PLACES_SHOWN]
+    more = f" and {len(paths) - len(shown)} more" if len(paths) > len(shown) else ""
+    return ", ".join(shown) + more
+
+
+def _one_word(text: str) -> str:
+    return f"({text})" if " | " in text else text
 
 
 def _limits(field: FieldInfo) -> str:
@@ -136,11 +167,8 @@ def _value_text(value: Any) -> str:
     return str(value)
 
 
-def _variant(inner: type[ConfigModel], field: FieldInfo) -> str:
+def _variant(inner: type[ConfigModel]) -> str:
     """Name the member of a union by its literal field, as in ``model (kind: "tiny")``."""
-    candidates = models_in([field.annotation]) + models_in(items_of([field.annotation]))
-    if len(candidates) < 2:
-        return ""
     for name, own in inner.model_fields.items():
         if get_origin(own.annotation) is Literal and len(get_args(own.annotation)) == 1:
             return f" ({name}: {_value_text(get_args(own.annotation)[0])})"
@@ -154,6 +182,11 @@ def _names(key: Key) -> str:
 
 def _default(key: Key) -> str:
     return "required" if key.default is None else _code(key.default)
+
+
+def _text(docstring: str) -> str:
+    """Turn the code marks of docstrings into those of Markdown."""
+    return docstring.replace("``", "`")
 
 
 def _code(text: str) -> str:

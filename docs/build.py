@@ -1,0 +1,41 @@
+"""Write the pages that are made from code: ``python docs/build.py``. A test keeps them up to date."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from understudy.config import config_markdown
+
+HERE = Path(__file__).parent
+
+CONFIGS = [
+    ("Server profile", "understudy.rendering.profile:ServerProfile"),
+    ("Field mapping", "understudy.formats.mapping.spec:FieldMapping"),
+]
+"""Title -> config class, in the order of the page."""
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Written by docs/build.py from the docstrings of the config classes. Edit those. -->
+
+Every config is one YAML file. Each key can also be given on the command line by its dotted name, where a command takes
+settings: `train.learning_rate=5e-5`, `sources.0.path=rows.jsonl`, `lora_r=null`. Values are YAML 1.2: `1e-5` is a
+number, only `true` and `false` are booleans of their own (`on` and `off` do where a boolean is wanted), and a key that
+stands twice is refused. A key that no section knows is refused with what was probably meant, and all problems of a file
+are reported at once, before any work starts.
+"""
+
+
+def config_page() -> str:
+    """Return the reference of every config class as Markdown."""
+    parts = [INTRODUCTION]
+    for title, target in CONFIGS:
+        module, _, name = target.partition(":")
+        parts.append(f"## {title}\n\n{config_markdown(getattr(importlib.import_module(module), name), level=3)}")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    (HERE / "config.md").write_text(config_page(), encoding="utf-8")
