@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from understudy import registry
 from understudy.errors import ConfigError
 
 from .console import messages
@@ -32,7 +33,8 @@ def add_source_arguments(parser: Parser) -> None:
         "--format",
         default="auto",
         metavar="F",
-        help="format of the rows, a mapping (file.yaml, file.py:function), or package.module:Class (default: detect)",
+        help=f"format of the rows: {', '.join(registry.TABLES['formats'])}, a mapping (file.yaml, file.py:function) "
+        "or package.module:Class (default: detect)",
     )
     parser.add_argument("--limit", type=positive_int, metavar="N", help="read only the first N episodes")
     parser.add_argument("--skip-bad", action="store_true", help="pass over rows that cannot be read, and count them")

@@ -109,9 +109,8 @@ def _overview(overall: dict[str, Any]) -> Table:
     table.add_row("messages", _counts(overall["num_messages"], overall["messages_by_role"]))
     table.add_row("tool calls", _counts(overall["num_tool_calls"], overall["tool_calls_by_name"]))
     for unit in overall["shared_prefix"]:
-        table.add_row(
-            unit, f"{overall[f'num_{unit}']:,}, {_percent(overall['shared_prefix'][unit])} in shared prefixes"
-        )
+        shared = _percent(overall["shared_prefix"][unit])
+        table.add_row(unit, f"{overall[f'num_{unit}']:,}, {shared} of them in shared prefixes")
     table.add_row("success", _success(overall))
     table.add_row("errors", f"{overall['num_errors']:,}")
     return table

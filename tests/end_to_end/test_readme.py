@@ -1,0 +1,57 @@
+"""The README's commands run, and print what it says.
+
+In a ``console`` block a line that begins with ``$`` is a command and the lines below it are its output, stdout and
+stderr together. ``...`` stands for anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def commands(page: Path) -> list[tuple[str, str]]:
+    """Return the commands of a page's console blocks and the output that it shows for each."""
+    found: list[tuple[str, str]] = []
+    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def lines(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the examples, in which the commands run one after the other."""
+    path = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "examples", path / "examples")
+    return path
+
+
+@pytest.mark.parametrize(("command", "expected"), commands(ROOT / "README.md"))
+def test_a_command_prints_what_the_readme_says(folder: Path, command: str, expected: str) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    pattern = ".*".join(map(re.escape, lines(expected).split("...")))
+    assert re.fullmatch(pattern, lines(done.stdout), re.S), done.stdout
