@@ -27,10 +27,9 @@ def episodes(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
             messages.append({"role": "system", "content": event["args"]["content"], **_about(event)})
             tools = event["args"].get("tools") or []
         elif event.get("action"):
-            asked = any(message["role"] == "user" for message in messages)
-            messages.extend(_decided(event, responses, asked=asked))
+            messages.extend(_decided(event, responses, messages))
         else:
-            messages.append(_observed(event))
+            messages.append(_observed(event, messages))
     error = row.get("error") or ""
     out_of_turns = "maximum iteration" in error
     rest = {key: value for key, value in row.items() if key != "history"}
@@ -55,8 +54,11 @@ def _name(event: dict[str, Any]) -> str:
     return event.get("action") or event.get("observation") or "null"
 
 
-def _decided(event: dict[str, Any], responses: set[str], *, asked: bool) -> Iterator[dict[str, Any]]:
-    """Yield the message of an action; nothing when its response has led to an earlier action already."""
+def _decided(event: dict[str, Any], responses: set[str], before: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the message of an action; nothing when its response has led to an earlier action already.
+
+    Where a log does not say who spoke, it is the user at the start and after the agent's own words.
+    """
     arguments = dict(event.get("args") or {})
     call = event.get("tool_call_metadata")
     if call is not None:
@@ -65,7 +67,9 @@ def _decided(event: dict[str, Any], responses: set[str], *, asked: bool) -> Iter
             responses.add(response["id"])
             yield {**response["choices"][0]["message"], "response": _about(response), **_about(event)}
     elif event["action"] == "message":
-        source = event.get("source") or ("agent" if asked else "user")
+        last = before[-1] if before else {"role": "system"}
+        is_users_turn = last["role"] == "system" or (last["role"] == "assistant" and not last.get("tool_calls"))
+        source = event.get("source") or ("user" if is_users_turn else "agent")
         role = "assistant" if source == "agent" else "user"
         yield {"role": role, "content": arguments.get("content"), **_about(event)}
     else:
@@ -74,14 +78,14 @@ def _decided(event: dict[str, Any], responses: set[str], *, asked: bool) -> Iter
         yield {"role": "assistant", "content": thought, "tool_calls": [call], **_about(event)}
 
 
-def _observed(event: dict[str, Any]) -> dict[str, Any]:
+def _observed(event: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, Any]:
     content = event.get("content")
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     call = event.get("tool_call_metadata")
     if call is not None:
         about = {"tool_call_id": call["tool_call_id"], "name": call["function_name"], **_about(event)}
         return {"role": "tool", "content": text, **about}
-    answers_call = event.get("cause") is not None
+    answers_call = bool(before) and bool(before[-1].get("tool_calls"))
     return {"role": "tool" if answers_call else "user", "content": text, **_about(event)}
 
 
