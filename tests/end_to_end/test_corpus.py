@@ -18,7 +18,7 @@ import zstandard
 
 from tests.conftest import test_data_folder
 from understudy.formats import read_episodes
-from understudy.types import Episode, Message
+from understudy.types import Episode, Message, SampledTokens
 
 from .corpus_counts import RULES, Counts, Row
 
@@ -233,3 +233,40 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{path}[]")
     else:
         yield path, value
+
+
+def sampled(corpus: Path, file: str) -> list[SampledTokens]:
+    (entry,) = (entry for entry in manifest() if entry["file"] == file)
+    return [turn.sampled for episode in episodes(corpus, entry) for _, _, turn in episode.turns() if turn.sampled]
+
+
+def test_recorded_token_ids_are_taken_over_verbatim(test_data: Path) -> None:
+    corpus = test_data / "corpus"
+    tapes = sampled(corpus, "tapeagents/rl_gsm8k_tapes.jsonl.zst")
+    samples = "tapeagents/rl_gsm8k_training_samples.jsonl.zst"
+    for tape, sample, row in zip(tapes, sampled(corpus, samples), raw_rows(corpus / samples), strict=True):
+        assert (tape.prompt_ids, tape.output_ids) == (sample.prompt_ids, sample.output_ids)  # one run, stored twice
+        assert [*sample.prompt_ids, *sample.output_ids] == row["input_ids"]
+        assert [-100] * len(sample.prompt_ids) + [*sample.output_ids] == row["labels"]
+        assert list(sample.logprobs or ()) == row["logprobs"]
+
+    rollouts = "nemo_gym/competitive_coding_challenges.jsonl.zst"
+    for tokens, row in zip(sampled(corpus, rollouts), raw_rows(corpus / rollouts), strict=True):
+        last = row["response"]["output"][-1]
+        assert list(tokens.prompt_ids) == last["prompt_token_ids"]
+        assert list(tokens.output_ids) == last["generation_token_ids"]
+        assert list(tokens.logprobs or ()) == last["generation_log_probs"]
+
+
+def test_tools_come_from_beside_the_data(test_data: Path) -> None:
+    corpus = test_data / "corpus"
+    num_tools = Counter[tuple[str, int]]()
+    for entry in manifest():
+        if entry["format"] in ("tau", "bfcl"):
+            for episode in episodes(corpus, entry):
+                tools = episode.trajectories[0].tools()
+                num_tools[entry["format"], len(tools)] += 1
+                names = {tool.name for tool in tools}
+                assert {call.name for message in messages(episode) for call in message.tool_calls} <= names
+    assert num_tools["tau", 14] == 160
+    assert sum(count for (source, _), count in num_tools.items() if source == "bfcl") == 140

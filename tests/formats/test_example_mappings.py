@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from understudy.formats import get_format
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from understudy.errors import FormatError
+from understudy.formats import Format, get_format
 from understudy.types import Episode
 
 MAPPINGS = Path(__file__).resolve().parents[2] / "examples" / "mappings"
@@ -89,3 +97,60 @@ def test_rollouts_of_calls_with_rewritten_contexts_become_branches() -> None:
     row = {"responses_create_params": {"input": []}, "response": {"output": [first, second]}, "reward": 1}
     turns = read("nemo_gym.yaml", row).trajectories[0].turns
     assert [(turn.parent, turn.weight) for turn in turns] == [(None, 1.0), (None, 1.0)]
+
+
+WORDS = sorted({word for file in MAPPINGS.glob("*.*") for word in re.findall(r"[a-z_]+", file.read_text("utf-8"))})
+KEYS = [word for word in WORDS if len(word) > 3] + ["id", "role", "content", "tool_calls", "function", "arguments"]
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["user", "assistant", "tool", "[", "{}"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=15,
+)
+messages = st.lists(
+    st.fixed_dictionaries(
+        {"role": anything, "content": anything}, optional=dict.fromkeys(("type", "tool_calls"), anything)
+    )
+)
+PLACES = {
+    "agentgym.yaml": "conversations",
+    "mint.yaml": "state.history",
+    "nemo_gym.yaml": "response.output",
+    "swe_agent.yaml": "history",
+    "tau_bench.yaml?tools=null": "traj",
+    "tool_rl.yaml": "instruction",
+    "toolbench.yaml": "answer_generation.train_messages",
+    "user_rl.yaml": "prompt",
+    "who_and_when.yaml": "history",
+    "openhands.py:episodes": "history",
+    "inspect_ai.py:episodes": "messages",
+    "taskmaster.py:dialogues": "utterances",
+    "tape_agents.py:tapes": "steps",
+}
+"""Where each mapping looks for its messages, so that random rows hold some there."""
+
+
+@cache
+def example(name: str) -> Format:
+    return get_format(f"{MAPPINGS}/{name}")
+
+
+@pytest.mark.parametrize("name", PLACES)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(row=st.dictionaries(st.sampled_from(KEYS), anything, max_size=4), found=messages | anything)
+def test_rows_of_any_shape_are_read_or_refused_and_nothing_else(name: str, row: dict[str, Any], found: Any) -> None:
+    *above, last = PLACES[name].split(".")
+    node = row
+    for key in above:
+        node[key] = node = {}
+    node[last] = found
+    with contextlib.suppress(FormatError):
+        example(name).decode(row, id="x")
+
+
+def test_every_declared_example_is_thrown_at() -> None:
+    assert {name.partition("?")[0] for name in PLACES} >= {file.name for file in MAPPINGS.glob("*.yaml")}
