@@ -1,0 +1,115 @@
+"""Loading models and tokenizers from a folder or the hub.
+
+Weights come from safetensors only, because other files can run code when they are read. Code that comes with a model
+runs only when the user has said so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from understudy.errors import ConfigError, MissingDependency
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def load_model(
+    path: str | Path,
+    *,
+    dtype: DtypeName = "auto",
+    trust_remote_code: bool = False,
+    device: torch.device | str | None = None,
+) -> PreTrainedModel:
+    """Load a causal language model.
+
+    Args:
+        path: model folder or hub name.
+        dtype: of the weights; ``auto`` is what they were saved in.
+        device: where to put it; the CPU by default.
+
+    Raises:
+        ConfigError: nothing is there, it is no causal language model, it has no safetensors, or it needs its own code.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    wanted: Any = dtype if dtype == "auto" else getattr(torch, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=wanted, trust_remote_code=trust_remote_code, use_safetensors=True
+        )
+    except ImportError as error:
+        raise ConfigError(f"{path}: this model needs a package that is not installed: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(_explain(path, error)) from error
+    return model.to(device) if device is not None else model
+
+
+def load_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Load a model's config alone.
+
+    Raises:
+        ConfigError: nothing is there, or it needs code of its own.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(_explain(path, error)) from error
+
+
+def load_hf_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load transformers' tokenizer of a model, for saving beside the weights.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(_explain(path, error)) from error
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Return whether a folder holds a PEFT adapter and not a whole model."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def require_peft(needed_for: str) -> Any:
+    """Import PEFT.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingDependency("peft", needed_for=needed_for, install="peft") from error
+    return peft
+
+
+def _explain(path: str | Path, error: Exception) -> str:
+    """Say in one line why a model cannot be loaded, and what to do about it."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (
+            f"{path}: this model comes with Python code of its own, which would run on this machine. Read it, then set "
+            "model.trust_remote_code: true if you trust it"
+        )
+    if "safetensors" in text and Path(path).is_dir():
+        return f"{path}: has no safetensors weights, and no others are read; convert them with save_pretrained"
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        adapter = (
+            " (it holds an adapter: `understudy export` merges it into its base model)" if is_adapter(path) else ""
+        )
+        return f"{path}: has no config.json, so it is no model folder{adapter}"
+    return f"cannot load a model from {str(path)!r}: {text[:300]}"

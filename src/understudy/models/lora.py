@@ -1,0 +1,103 @@
+"""Low-rank adapters, made and read by PEFT."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy.errors import ConfigError, did_you_mean
+
+from .load import require_peft
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """What an adapter is like; the names are PEFT's.
+
+    Args:
+        r: rank.
+        lora_alpha: scale; the adapter's output is multiplied by alpha / r, or alpha / sqrt(r) with `use_rslora`.
+        lora_dropout: dropout before the adapter.
+        target_modules: names of layers, a regular expression, or ``all-linear``.
+        modules_to_save: layers that are trained whole.
+    """
+
+    r: int = 16
+    lora_alpha: float = 32
+    lora_dropout: float = 0.0
+    target_modules: str | Sequence[str] = "all-linear"
+    modules_to_save: Sequence[str] = ()
+    use_dora: bool = False
+    use_rslora: bool = False
+
+
+def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0) -> PeftModel:
+    """Return the model with a new adapter whose output is zero; everything else is frozen.
+
+    Raises:
+        ConfigError: no layer is called what `target_modules` names.
+        MissingDependency: PEFT is not installed.
+    """
+    peft = require_peft("LoRA")
+    import torch
+
+    _check_names(model, settings)
+    targets = settings.target_modules
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        modules_to_save=list(settings.modules_to_save) or None,
+        use_dora=settings.use_dora,
+        use_rslora=settings.use_rslora,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return peft.get_peft_model(model, config)  # type: ignore[no-any-return]
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"lora: PEFT refuses these settings: {' '.join(str(error).split())[:300]}") from error
+
+
+def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool = False) -> PeftModel:
+    """Return the model with the adapter that a folder holds.
+
+    Raises:
+        ConfigError: the adapter does not fit the model.
+        MissingDependency: PEFT is not installed.
+    """
+    peft = require_peft("an adapter")
+    try:
+        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)  # type: ignore[no-any-return]
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise ConfigError(
+            f"{folder}: this adapter does not fit the model: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _check_names(model: PreTrainedModel, settings: LoraSettings) -> None:
+    """Refuse names that no layer has, with the nearest that one has."""
+    layers = {name.rpartition(".")[2]: None for name, module in model.named_modules() if not any(module.children())}
+    names: list[Any] = list(settings.modules_to_save)
+    if not isinstance(settings.target_modules, str):
+        names += settings.target_modules
+    elif settings.target_modules != "all-linear" and not any(
+        re.fullmatch(settings.target_modules, name) for name, _ in model.named_modules()
+    ):
+        raise ConfigError(f"lora.lora_target_modules: no layer matches the expression {settings.target_modules!r}")
+    modules = [name for name, _ in model.named_modules()]
+    for wanted in names:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in modules):
+            known = ", ".join(sorted(name for name in layers if name and not name.isdigit()))
+            raise ConfigError(
+                f"lora: no layer of this model is called {wanted!r}.{did_you_mean(wanted, layers)} Layers: {known}"
+            )

@@ -1,0 +1,277 @@
+"""From episodes to the examples that are trained and validated on, with an account of all that was left out.
+
+Episode by episode: render each trajectory, hold it to the length limit, weigh its tokens, keep what is supervised. The
+split is by episode (or by what `split_by` says), so no two turns of one episode stand on both sides of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from understudy.batching import Example, LengthCounts, LengthLimiter, Source, make_example
+from understudy.errors import ConfigError, DataError, RenderError
+from understudy.objectives import Objective
+from understudy.rendering import Renderer
+from understudy.types import Episode, Trajectory
+
+from .data_config import DataSection
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSource:
+    """Episodes under one name.
+
+    Args:
+        name: is reported with its losses.
+        episodes: gone through once.
+        ratio: share in the mix; None where no source has one.
+        agents, policies: whose trajectories are trained; None for all.
+        held_out: all of it is for validation.
+    """
+
+    name: str
+    episodes: Iterable[Episode]
+    ratio: float | None = None
+    agents: tuple[str, ...] | None = None
+    policies: tuple[str, ...] | None = None
+    held_out: bool = False
+
+    def selects(self, trajectory: Trajectory) -> bool:
+        """Return whether this trajectory is to be trained."""
+        return (self.agents is None or trajectory.agent in self.agents) and (
+            self.policies is None or trajectory.policy in self.policies
+        )
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """What preparing one source met.
+
+    Args:
+        num_unselected: trajectories of other agents or policies.
+        num_unsupervised: trajectories without a token that the objective trains.
+        num_turns: turns rendered exactly.
+        refusals: turns refused, by code.
+        lengths: what the length limit did.
+        num_unlocated: observations whose tokens could not be told apart from the template's.
+        control_strings: messages that hold a control token as ordinary text, by that text.
+        num_examples, num_held_out: trajectories to train on and to validate on.
+        num_tokens: tokens of all examples, each tree's shared prefixes once.
+        num_row_tokens: the same as separate rows.
+        num_targets: tokens that are trained.
+    """
+
+    name: str
+    num_episodes: int = 0
+    num_trajectories: int = 0
+    num_unselected: int = 0
+    num_unsupervised: int = 0
+    num_turns: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    lengths: LengthCounts = field(default_factory=LengthCounts)
+    num_unlocated: int = 0
+    control_strings: Counter[str] = field(default_factory=Counter)
+    num_examples: int = 0
+    num_held_out: int = 0
+    num_tokens: int = 0
+    num_row_tokens: int = 0
+    num_targets: int = 0
+
+    @property
+    def num_refused(self) -> int:
+        return sum(self.refusals.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """Examples to train and to validate on.
+
+    Args:
+        train: sources with at least one example each.
+        ratios: shares in the mix, in the order of `train`; None for none.
+        validation: held-out examples by source; empty when nothing is held out.
+        reports: one for each source that was read.
+        fingerprint: hash of all examples, in order: ids, targets and weights.
+    """
+
+    train: tuple[Source, ...]
+    ratios: tuple[float, ...] | None
+    validation: tuple[Source, ...]
+    reports: tuple[SourceReport, ...]
+    fingerprint: str
+
+
+def prepare(
+    sources: Sequence[EpisodeSource],
+    renderer: Renderer,
+    objective: Objective,
+    config: DataSection,
+    *,
+    seed: int,
+    on_episode: Callable[[], None] | None = None,
+) -> PreparedData:
+    """Render, limit, weigh and split all sources.
+
+    Args:
+        on_episode: is called after each episode, to show progress.
+
+    Raises:
+        RenderError: a turn was refused and the renderer's policy is to fail; names the episode.
+        DataError: a trajectory is too long and the policy is to stop, a weight is missing, or nothing is left to train.
+        ConfigError: a source is too small to hold anything out.
+    """
+    preparation = _Preparation(renderer, objective, config, on_episode)
+    train: list[Source] = []
+    validation: list[Source] = []
+    reports: list[SourceReport] = []
+    ratios: list[float] = []
+    for source in sources:
+        examples, keys, report = preparation.read(source)
+        held_out = [source.held_out] * len(examples)
+        if config.validation_split and not source.held_out:
+            held_out = _hold_out(keys, config.validation_split, seed, source.name)
+        kept = [example for example, out in zip(examples, held_out, strict=True) if not out]
+        held = [example for example, out in zip(examples, held_out, strict=True) if out]
+        report.num_examples, report.num_held_out = len(kept), len(held)
+        reports.append(report)
+        if not source.held_out:
+            _check_any(kept, report, objective)
+            train.append(Source(source.name, kept))
+            ratios += [source.ratio] if source.ratio is not None else []
+        elif not held:
+            raise DataError(_nothing(report, objective), file=source.name)
+        if held:
+            validation.append(Source(source.name, held))
+    if not train:
+        raise DataError("there is no data to train on", mend="set data.path, or data.sources")
+    return PreparedData(
+        train=tuple(train),
+        ratios=tuple(ratios) or None,
+        validation=tuple(validation),
+        reports=tuple(reports),
+        fingerprint=_fingerprint(train, validation),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """What all sources are prepared with."""
+
+    renderer: Renderer
+    objective: Objective
+    config: DataSection
+    on_episode: Callable[[], None] | None
+
+    def read(self, source: EpisodeSource) -> tuple[list[Example], list[str], SourceReport]:
+        """Return a source's examples, what each is split by, and the account."""
+        limiter = LengthLimiter(self.config.max_length, self.config.max_length_policy)
+        report = SourceReport(source.name, lengths=limiter.counts)
+        examples: list[Example] = []
+        keys: list[str] = []
+        for episode in source.episodes:
+            report.num_episodes += 1
+            key = _split_key(episode, self.config.split_by)
+            for index, trajectory in enumerate(episode.trajectories):
+                if not source.selects(trajectory):
+                    report.num_unselected += 1
+                    continue
+                report.num_trajectories += 1
+                name = f"{source.name}: {episode.id}"
+                if len(episode.trajectories) > 1:
+                    name += f" (trajectory {index}, {trajectory.agent})"
+                example = self._example(name, trajectory, episode, limiter, report)
+                if example is not None:
+                    examples.append(example)
+                    keys.append(key)
+            if self.on_episode is not None:
+                self.on_episode()
+        return examples, keys, report
+
+    def _example(
+        self, name: str, trajectory: Trajectory, episode: Episode, limiter: LengthLimiter, report: SourceReport
+    ) -> Example | None:
+        try:
+            rendered = self.renderer.render(trajectory)
+        except RenderError as error:
+            mend = "or choose what to do with such turns: rendering.on_refusal: skip or context"
+            raise RenderError(f"{name}: {error}; {mend}") from error
+        report.num_turns += len(rendered.turns)
+        report.refusals.update(str(refusal.code) for refusal in rendered.refusals)
+        report.control_strings.update(found.text for found in rendered.control_strings)
+        report.num_unlocated += rendered.num_unlocated_observations
+        tree = limiter.apply(rendered.tree, name)
+        if tree is None:
+            return None
+        try:
+            example = make_example(tree, self.objective.weigh(tree, trajectory, episode), name=name)
+        except DataError as error:
+            raise error.at(file=name) from error
+        if example is None:
+            report.num_unsupervised += 1
+            return None
+        report.num_tokens += example.num_tokens
+        report.num_row_tokens += example.num_row_tokens
+        report.num_targets += len(example.label)
+        return example
+
+
+def _split_key(episode: Episode, split_by: Sequence[str]) -> str:
+    values = [
+        episode.metadata.get(key.removeprefix("metadata.")) if key.startswith("metadata.") else getattr(episode, key)
+        for key in split_by
+    ]
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _hold_out(keys: Sequence[str], share: float, seed: int, name: str) -> list[bool]:
+    """Return for each example whether it is held out: a seeded draw of whole groups of equal keys."""
+    groups = list(dict.fromkeys(keys))
+    if len(groups) < 2:
+        raise ConfigError(
+            f"data.validation_split is {share}, but source {name!r} has {len(groups)} episode(s) that data.split_by "
+            "can tell apart; validate on a file of its own (data.validation_path), or hold nothing out"
+        )
+    num_held_out = min(max(round(share * len(groups)), 1), len(groups) - 1)
+    words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], np.uint32)
+    order = np.random.default_rng([seed, *words.tolist()]).permutation(len(groups))
+    chosen = {groups[index] for index in order[:num_held_out].tolist()}
+    return [key in chosen for key in keys]
+
+
+def _check_any(examples: Sequence[Example], report: SourceReport, objective: Objective) -> None:
+    if not examples:
+        raise DataError(_nothing(report, objective), file=report.name)
+
+
+def _nothing(report: SourceReport, objective: Objective) -> str:
+    """Say why a source gives nothing to train on."""
+    left_out = [
+        (report.num_unselected, "trajectories are of other agents or policies"),
+        (report.num_refused, f"turns were refused ({', '.join(report.refusals)})"),
+        (report.lengths.num_dropped, "trajectories are longer than data.max_length"),
+        (report.num_unsupervised, f"trajectories have no token that is trained by {', '.join(objective.coefficients)}"),
+    ]
+    reasons = "; ".join(f"{count:,} {what}" for count, what in left_out if count)
+    return f"nothing is left to train on: {report.num_episodes:,} episodes" + (f", but {reasons}" if reasons else "")
+
+
+def _fingerprint(*sides: Sequence[Source]) -> str:
+    """Return a hash of everything in the examples that decides a loss."""
+    digest = hashlib.sha256()
+    for side in sides:
+        digest.update(b"side")
+        for source in side:
+            digest.update(json.dumps([source.name, len(source.examples)]).encode())
+            for example in source.examples:
+                digest.update(json.dumps([example.name, *example.term_names]).encode())
+                arrays = (example.ids, example.run_start, example.run_parent, example.position, example.label)
+                for array in (*arrays, example.weights):
+                    digest.update(np.int64(array.size).tobytes())
+                    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""Several processes of one run: joining them, and agreeing on what concerns all of them.
+
+`torchrun` and `accelerate launch` tell each process its place through the environment. A process that fails alone would
+leave the others waiting in a collective for ever, so whatever may fail on one rank only is agreed upon by all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from understudy.errors import TrainError
+
+
+def world_size() -> int:
+    """Return the number of processes that the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return this process's number among them."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def training_device(wanted: str) -> torch.device:
+    """Return this process's device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        TrainError: CUDA is wanted and there is none, or there are more processes than GPUs.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TrainError("train.device is cuda, but torch sees no GPU; set train.device: cpu, or install a CUDA torch")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= torch.cuda.device_count():
+        raise TrainError(
+            f"process {local_rank} of this machine finds {torch.cuda.device_count()} GPU(s); start one process for each"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that the launcher started, for the length of the block; nothing without a launcher."""
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return every rank's value, in the order of ranks. A barrier too."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: Any) -> Any:
+    """Return the main rank's value on all ranks."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
