@@ -12,7 +12,7 @@ Every rank calls every method in the same order, also a rank whose plan is empty
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,8 +50,12 @@ class Engine(Protocol):
             TrainError: the loss or the gradients are not finite. Nothing has been updated then.
         """
 
-    def evaluate(self, plans: Iterable[StepPlan]) -> StepStats:
-        """Return the loss over all plans together, without gradients."""
+    def evaluate(self, plans: Iterable[StepPlan], source_names: Sequence[str] | None = None) -> StepStats:
+        """Return the loss over all plans together, without gradients.
+
+        Args:
+            source_names: names of the plans' data sources, in their order; None for those that are trained on.
+        """
 
     def learning_rate(self) -> float:
         """Return the learning rate that the next step uses."""

@@ -78,10 +78,10 @@ class LocalEngine:
         if self._scaler is not None:
             factors *= self._scaler.scale(torch.ones((), device=self.adapter.device)).item()
         self.adapter.model.train()
-        sums = self._run([plan], factors, train=True)
+        sums = self._run([plan], factors, self._source_names, train=True)
         if self.distributed:
             self._sum_gradients()
-        return self._stats(sums)
+        return self._stats(sums, self._source_names)
 
     def optimizer_step(self, stats: StepStats) -> None:
         """See `Engine.optimizer_step`."""
@@ -108,12 +108,13 @@ class LocalEngine:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def evaluate(self, plans: Iterable[StepPlan]) -> StepStats:
+    def evaluate(self, plans: Iterable[StepPlan], source_names: Sequence[str] | None = None) -> StepStats:
         """See `Engine.evaluate`."""
+        names = self._source_names if source_names is None else source_names
         self.adapter.model.eval()
-        sums = self._run(plans, np.zeros(len(self._coefficients)), train=False)
+        sums = self._run(plans, np.zeros(len(self._coefficients)), names, train=False)
         self.adapter.model.train()
-        return self._stats(sums)
+        return self._stats(sums, names)
 
     def learning_rate(self) -> float:
         """See `Engine.learning_rate`."""
@@ -136,16 +137,18 @@ class LocalEngine:
         if self.is_main:
             self.adapter.model.save_pretrained(folder, safe_serialization=True)
 
-    def _run(self, plans: Iterable[StepPlan], factors: NDArray[np.float64], *, train: bool) -> LossSums:
-        sums = LossSums.zeros(len(self._coefficients), len(self._source_names))
+    def _run(
+        self, plans: Iterable[StepPlan], factors: NDArray[np.float64], source_names: Sequence[str], *, train: bool
+    ) -> LossSums:
+        sums = LossSums.zeros(len(self._coefficients), len(source_names))
         for plan in plans:
             for batch in plan.micro_batches:
                 self._runner.run(batch, factors, sums, train=train)
         return sums
 
-    def _stats(self, sums: LossSums) -> StepStats:
+    def _stats(self, sums: LossSums, source_names: Sequence[str]) -> StepStats:
         sums.unpack(self._summed(sums.packed()))
-        return StepStats.of(sums, self._coefficients, self._source_names)
+        return StepStats.of(sums, self._coefficients, source_names)
 
     def _refuse(self, what: str, names: list[str]) -> None:
         """Raise for a step that must not be taken, naming the examples at fault, on all ranks."""
