@@ -36,10 +36,8 @@ def random_examples(draw: st.DrawFn, source: int = 0) -> RandomExample:
         kind = draw(st.sampled_from((SpanKind.ACTION, SpanKind.OBSERVATION)))
         builder.insert(ids, [Span(kind, 0, start, len(ids), draw(st.sampled_from((0.0, 0.5, 1.0, 2.0))))])
     tree = builder.build()
-    weights = {
-        term: np.array(draw(st.lists(st.sampled_from((0.0, 0.0, 0.25, 1.0)), min_size=tree.num_tokens, max_size=tree.num_tokens)))
-        for term in TERMS
-    }
+    some_weights = st.lists(st.sampled_from((0.0, 0.0, 0.25, 1.0)), min_size=tree.num_tokens, max_size=tree.num_tokens)
+    weights = {term: np.array(draw(some_weights)) for term in TERMS}
     return RandomExample(tree, weights, make_example(tree, weights, name="row", source=source))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_a_forest_is_in_depth_first_order_with_the_heaviest_child_first(items: l
         assert descendants == list(range(token + 1, int(forest.end[token])))
         children = [u for u in range(token + 1, int(forest.end[token])) if forest.parent[u] == token]
         assert children[:1] in ([], [token + 1])
-        assert all(size[a] >= size[b] for a, b in zip(children, children[1:], strict=False))
+        assert all(size[a] >= size[b] for a, b in pairwise(children))
 
 
 @given(mixes)

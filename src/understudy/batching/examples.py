@@ -83,7 +83,7 @@ def make_example(
     renumbered[kept] = np.arange(len(kept), dtype=np.int32)
     parent = renumbered[tree.parent[kept]]
     targets = np.flatnonzero(supervised)
-    run_start, run_parent = _runs(parent)
+    run_start, run_parent = runs_of(parent)
     return Example(
         name=name,
         source=source,
@@ -98,7 +98,7 @@ def make_example(
     )
 
 
-def _runs(parent: Ints) -> tuple[Ints, Ints]:
+def runs_of(parent: Ints) -> tuple[Ints, Ints]:
     """Cut tokens in depth-first order into runs without a branch; return (first token, run continued) of each."""
     num_children = np.bincount(parent[parent >= 0], minlength=len(parent))
     chained = np.zeros(len(parent), bool)

@@ -19,7 +19,7 @@ import numpy as np
 from understudy.types import TokenTree, TokenTreeBuilder
 from understudy.types.tokens import Ints
 
-from .examples import Doubles, Example
+from .examples import Doubles, Example, runs_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ class Forest:
         end: [T] one past the last token of the subtree: u descends from t exactly when ``t < u < end[t]``.
         targets: what is predicted where.
         names, sources: [examples] of each example.
-        num_terms: number of terms of the objective.
+        term_names: the terms of the objective.
         num_row_tokens: tokens of the same supervision as separate rows.
     """
 
@@ -77,12 +77,35 @@ class Forest:
     targets: Targets
     names: tuple[str, ...]
     sources: Ints
-    num_terms: int
+    term_names: tuple[str, ...]
     num_row_tokens: int
 
     @property
     def num_tokens(self) -> int:
         return len(self.ids)
+
+    @property
+    def num_terms(self) -> int:
+        return len(self.term_names)
+
+    def as_example(self, name: str = "") -> Example:
+        """Return the whole forest as one example of source 0, with its examples' weights added up."""
+        targets = self.targets
+        weights = np.zeros((self.num_terms, len(targets.position)))
+        np.add.at(weights, (targets.entry_term, targets.entry_target), targets.entry_weight)
+        run_start, run_parent = runs_of(self.parent)
+        return Example(
+            name=name,
+            source=0,
+            ids=self.ids,
+            run_start=run_start,
+            run_parent=run_parent,
+            position=targets.position,
+            label=targets.label,
+            weights=weights,
+            num_row_tokens=self.num_row_tokens,
+            term_names=self.term_names,
+        )
 
     def weight_sums(self) -> Doubles:
         """Return [terms] the sums of the contributions' absolute weights."""
@@ -237,6 +260,6 @@ def _forest(
         targets=targets,
         names=tuple(example.name for example in examples),
         sources=np.array([example.source for example in examples], np.int32),
-        num_terms=weights.shape[0],
+        term_names=examples[0].term_names,
         num_row_tokens=sum(example.num_row_tokens for example in examples),
     )

@@ -63,7 +63,7 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return peft.get_peft_model(model, config)  # type: ignore[no-any-return]
+            return peft.get_peft_model(model, config)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"lora: PEFT refuses these settings: {' '.join(str(error).split())[:300]}") from error
 
@@ -77,7 +77,7 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool 
     """
     peft = require_peft("an adapter")
     try:
-        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)  # type: ignore[no-any-return]
+        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"{folder}: this adapter does not fit the model: {' '.join(str(error).split())[:300]}"

@@ -1,7 +1,7 @@
 """Tiny models of real architectures with random weights, and tokenizers trained on your own texts.
 
-For tests, and for a first run that takes minutes and needs no download. The code paths are those of the real models: the
-classes are transformers' own, only the sizes are small.
+For tests, and for a first run that takes minutes and needs no download. The code paths are those of the real models:
+the classes are transformers' own, only the sizes are small.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = Path(__file__).with_name("chat.jinja")
-"""The chat template of tokenizers trained here. A message is always printed in the same way, so turns share prefixes."""
+"""The chat template of tokenizers trained here. It always prints a message in the same way, so turns share prefixes."""
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
 

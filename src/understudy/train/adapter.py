@@ -148,18 +148,24 @@ class ModelAdapter:
         return None
 
     @contextmanager
-    def tree_attention(self) -> Iterator[None]:
-        """Let the model's layers call our attention within the block; backward passes that recompute included."""
+    def attention(self, implementation: str = TREE_ATTENTION) -> Iterator[None]:
+        """Let the model's layers use another attention within the block; backward passes that recompute included."""
         config = self.backbone.config
         before = config._attn_implementation
-        config._attn_implementation = TREE_ATTENTION
+        config._attn_implementation = implementation
         try:
             yield
         finally:
             config._attn_implementation = before
 
+    def sliding_windows(self) -> list[int]:
+        """Return the sliding windows that layers of this model may have, in tokens; empty when all see everything."""
+        window = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None)
+        return [int(window)] if window and (kinds is None or "sliding_attention" in kinds) else []
+
     def tree_hidden(self, ids: Tensor, positions: Tensor, chunk: ChunkAttention) -> Tensor:
-        """Return [T, D] the last hidden states of a chunk's tokens [T]; only within `tree_attention`."""
+        """Return [T, D] the last hidden states of a chunk's tokens [T]; only within `attention`."""
         out = self.backbone(
             input_ids=ids[None], position_ids=positions[None], attention_mask=None, use_cache=False, chunk=chunk
         )

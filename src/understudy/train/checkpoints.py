@@ -89,7 +89,8 @@ class Checkpoints:
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, on all ranks; say which ones are passed over, and why."""
-        return from_main(self._find_newest() if self._is_main else None)
+        found: Checkpoint | None = from_main(self._find_newest() if self._is_main else None)
+        return found
 
     def remove_leftovers(self) -> None:
         """Delete what a killed run was writing or deleting."""

@@ -111,7 +111,7 @@ class TreeRunner:
         """See `Runner.run`."""
         measured = _Measured(batch.forest, factors)
         held: dict[int, _Held] = {}
-        with self._adapter.tree_attention():
+        with self._adapter.attention():
             for step in schedule(batch.chunks):
                 chunk = batch.chunks[step.chunk]
                 if step.what == "forward":

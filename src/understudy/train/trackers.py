@@ -1,0 +1,98 @@
+"""TensorBoard, W&B, SwanLab, MLflow, Trackio and others, through transformers' own integrations with them.
+
+Each needs its own package, and none is needed: a run's metrics are always in ``metrics.jsonl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from understudy.errors import ConfigError, MissingDependency, did_you_mean
+
+from .config import TrainSection
+
+# Settings that transformers' TrainingArguments has too: trackers show these as the run's own.
+_SHARED = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "seed",
+)
+
+
+class Trackers:
+    """Sends metrics to the named trackers.
+
+    Args:
+        names: as in transformers' ``report_to``.
+        folder: the run's folder; trackers that write files write below it.
+        model: its config is shown beside the metrics.
+        num_steps: of the whole run.
+
+    Raises:
+        ConfigError: a tracker is unknown.
+        MissingDependency: its package is not installed.
+    """
+
+    def __init__(
+        self, names: Sequence[str], folder: Path, config: TrainSection, model: nn.Module, *, num_steps: int
+    ) -> None:
+        self._handler: Any = None
+        if not names:
+            return
+        from transformers import TrainerControl, TrainerState, TrainingArguments
+        from transformers.trainer_callback import CallbackHandler
+
+        shared = {name: getattr(config, name) for name in _SHARED}
+        self._arguments = TrainingArguments(
+            output_dir=str(folder), run_name=config.run_name or folder.name, report_to=[], **shared
+        )
+        self._state = TrainerState(is_world_process_zero=True, is_local_process_zero=True, max_steps=num_steps)
+        self._control = TrainerControl()
+        self._handler = CallbackHandler([_callback(name) for name in names], model, None, None, None)
+        self._handler.on_train_begin(self._arguments, self._state, self._control)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send flat metrics. The names of transformers' trainer (``loss``, ``eval_loss``, …) are kept."""
+        if self._handler is not None:
+            self._state.global_step = step
+            self._handler.on_log(self._arguments, self._state, self._control, dict(metrics))
+
+    def close(self) -> None:
+        if self._handler is not None:
+            self._handler.on_train_end(self._arguments, self._state, self._control)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that cannot be used, before anything heavy starts.
+
+    Raises:
+        ConfigError, MissingDependency: as `Trackers`.
+    """
+    for name in names:
+        _callback(name)
+
+
+def _callback(name: str) -> Any:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    if name not in INTEGRATION_TO_CALLBACK:
+        known = ", ".join(INTEGRATION_TO_CALLBACK)
+        hint = did_you_mean(name, INTEGRATION_TO_CALLBACK)
+        raise ConfigError(f"train.report_to: unknown tracker {name!r}.{hint} Known: {known}")
+    try:
+        return INTEGRATION_TO_CALLBACK[name]()
+    except (RuntimeError, ImportError) as error:
+        raise MissingDependency(name, needed_for=f"train.report_to: {name}", install=name) from error
