@@ -215,9 +215,10 @@ def _merged(first: Entry, second: Entry) -> Entry | None:
     a, b = first.message, second.message
     if a.role != "assistant" or b.role != "assistant" or first.speaker != second.speaker:
         return None
+    reasons_later = b.reasoning_content is not None
     taken = (
-        (a.content is not None and b.content is not None)
-        or (a.reasoning_content is not None and b.reasoning_content is not None)
+        (a.content is not None and (b.content is not None or reasons_later))
+        or (a.reasoning_content is not None and reasons_later)
         or (first.sampled is not None)
         or (first.reward is not None)
         or (first.weight is not None and second.weight is not None and first.weight != second.weight)

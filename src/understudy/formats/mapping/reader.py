@@ -35,10 +35,10 @@ _CHECKS: dict[str, Callable[[JSON, str], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """The conversations of a row: one, or one for each call of the policy."""
+class _Conversations:
+    """What a row holds: one conversation, or one for each call of the policy."""
 
-    conversations: list[list[Entry]]
+    each: list[list[Entry]]
     are_calls: bool
 
 
@@ -62,7 +62,7 @@ class MappedRows:
         self._system = compile_paths(mapping.agents.system if mapping.agents is not None else None)
         self._fields = {name: _optional(getattr(mapping, name)) for name in _CHECKS}
         self._id, self._agent, self._policy = map(_optional, (mapping.id, mapping.agent, mapping.policy))
-        self._tool_paths, self._shared_tools = _tools(mapping.tools, folder)
+        self._tool_paths, self._shared_tools = _open_tools(mapping.tools, folder)
         self._drop = compile_paths(mapping.drop)
 
     def episode(self, row: JSON, *, default_id: str, metadata: dict[str, JSON] | None = None) -> Episode:
@@ -79,12 +79,12 @@ class MappedRows:
             raise FormatError(f"a row is an object, not {kind(row)}")
         used: list[Path] = [*self._drop]
         found = {name: _CHECKS[name](get(row, used), name) for name, get in self._fields.items() if get is not None}
-        told = self._told(row, used)
-        if not any(told.conversations) and not any(source.optional for source in self._sources):
+        conversations = self._conversations(row, used)
+        if not any(conversations.each) and not any(source.optional for source in self._sources):
             mend = "leave the row out, or declare optional where the messages stand"
             raise FormatError("there is no message", field=self._paths[0][0].text, mend=mend)
-        tools = self._tools(row, used) if any(told.conversations) else ()
-        trajectories = self._trajectories(row, told, tools, used)
+        tools = self._tools(row, used) if any(conversations.each) else ()
+        trajectories = self._trajectories(row, conversations, tools, used)
         identifier = self._id(row, used) if self._id is not None else None
         return Episode(
             id=default_id if identifier is None else _identifier(identifier),
@@ -93,9 +93,9 @@ class MappedRows:
             **found,
         )
 
-    def _told(self, row: dict[str, JSON], used: list[Path]) -> _Told:
+    def _conversations(self, row: dict[str, JSON], used: list[Path]) -> _Conversations:
         """Return what all sources of messages hold, put together."""
-        told = _Told([[]], are_calls=False)
+        so_far = _Conversations([[]], are_calls=False)
         for source, paths in zip(self._sources, self._paths, strict=True):
             path, value = first_found(paths, row)
             if path is None:
@@ -104,14 +104,14 @@ class MappedRows:
                 wanted = " or ".join(path.text for path in paths)
                 raise FormatError("the row has no messages here", field=wanted, mend="correct the mapping's messages")
             used.append(path)
-            more = self._told_by(source, path, value)
-            if told.are_calls and more.are_calls:
+            more = self._at_source(source, path, value)
+            if so_far.are_calls and more.are_calls:
                 raise FormatError("two places hold lists of conversations", field=path.text)
-            conversations = [[*before, *after] for before in told.conversations for after in more.conversations]
-            told = _Told(conversations, told.are_calls or more.are_calls)
-        return told
+            joined = [[*before, *after] for before in so_far.each for after in more.each]
+            so_far = _Conversations(joined, so_far.are_calls or more.are_calls)
+        return so_far
 
-    def _told_by(self, source: Source, path: Path, value: JSON) -> _Told:
+    def _at_source(self, source: Source, path: Path, value: JSON) -> _Conversations:
         if source.parse and isinstance(value, str):
             value = parse_json(value, path.text, "messages")
         if isinstance(value, str):
@@ -128,21 +128,22 @@ class MappedRows:
         else:
             found = [self._messages.read(items, path.text)]
         limit = None if source.context == "all" else source.context
-        return _Told([_with_context(entries, limit) for entries in found], are_calls)
+        return _Conversations([_with_context(entries, limit) for entries in found], are_calls)
 
     def _trajectories(
-        self, row: dict[str, JSON], told: _Told, tools: tuple[Tool, ...], used: list[Path]
+        self, row: dict[str, JSON], conversations: _Conversations, tools: tuple[Tool, ...], used: list[Path]
     ) -> tuple[Trajectory, ...]:
         if self._agents is not None:
-            if told.are_calls:
+            if conversations.are_calls:
                 raise FormatError("agents need one conversation, but the row holds a list of them")
             path, prompts = self._prompts(row)
-            trajectories = by_agent(told.conversations[0], tools, frozenset(self._agents.observed), prompts)
+            trajectories = by_agent(conversations.each[0], tools, frozenset(self._agents.observed), prompts)
             if path is not None:  # the prompts of agents that never speak stay in the metadata
                 speakers = [each.agent for each in trajectories if each.agent in prompts]
                 used.extend(Path(f"{path.text}.{agent}", (*path.steps, agent)) for agent in speakers)
             return trajectories
-        turns = tree(told.conversations, tools) if told.are_calls else chain(told.conversations[0], tools)
+        each = conversations.each
+        turns = tree(each, tools) if conversations.are_calls else chain(each[0], tools)
         agent = _text(self._agent(row, used), "agent") if self._agent is not None else None
         policy = _text(self._policy(row, used), "policy") if self._policy is not None else None
         return (Trajectory(turns, agent=agent or "agent", policy=policy),)
@@ -164,7 +165,9 @@ class MappedRows:
         return tools_from_openai(value, path.text)
 
 
-def _tools(spec: str | tuple[str, ...] | Tools | None, folder: FilePath) -> tuple[tuple[Path, ...], tuple[Tool, ...]]:
+def _open_tools(
+    spec: str | tuple[str, ...] | Tools | None, folder: FilePath
+) -> tuple[tuple[Path, ...], tuple[Tool, ...]]:
     """Return (paths within a row, tools that all rows share)."""
     if not isinstance(spec, Tools):
         return compile_paths(spec), ()

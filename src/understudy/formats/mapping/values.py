@@ -36,17 +36,17 @@ class Getter:
         path, value = first_found(self.paths, row)
         if path is None:
             return self.spec.default
+        if self.pattern is None and self.table is None:
+            used.append(path)
+        if value is None and (self.table is None or "null" not in self.table.texts):
+            return self.spec.default
         if self.spec.parse and isinstance(value, str):
             value = parse_json(value, path.text, "a value")
         if self.spec.join is not None:
             value = _joined(value, self.spec.join, path)
-        if self.pattern is not None and value is not None:
+        if self.pattern is not None:
             value = _matched(value, self.pattern, path)
-        if self.table is not None:
-            value = self.table(value, path)
-        if self.pattern is None and self.table is None:
-            used.append(path)
-        return self.spec.default if value is None else value
+        return value if self.table is None else self.table(value, path)
 
     def _filled_in(self, row: dict[str, JSON], text: str) -> str:
         def found(match: re.Match[str]) -> str:
@@ -67,14 +67,11 @@ class Table:
         self.numbers = {float(key): value for key, value in values.items() if _is_number(key)}
 
     def __call__(self, value: JSON, path: Path) -> JSON:
-        key = (
-            {None: "null", True: "true", False: "false"}.get(value)
-            if value is None or value is True or value is False
-            else value
-        )
+        words = {True: "true", False: "false", None: "null"}
+        key = words[value] if value is None or isinstance(value, bool) else value
         if isinstance(key, str) and key in self.texts:
             return self.texts[key]
-        if isinstance(key, int | float) and float(key) in self.numbers:
+        if not isinstance(key, str) and is_finite_number(key) and float(key) in self.numbers:
             return self.numbers[float(key)]
         near = did_you_mean(str(key), self.texts)
         raise FormatError(
@@ -139,7 +136,7 @@ def checked(wanted: type[Any], what: str) -> Callable[[JSON, str], Any]:
 
 
 def _joined(value: JSON, separator: str, path: Path) -> JSON:
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
         return value
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FormatError("join needs a list of texts", field=path.text)

@@ -16,7 +16,7 @@ from understudy.errors import FormatError
 from understudy.formats import Format, get_format
 from understudy.types import Episode
 
-MAPPINGS = Path(__file__).resolve().parents[2] / "examples" / "mappings"
+MAPPINGS = Path(__file__).resolve().parents[3] / "examples" / "mappings"
 
 
 def read(name: str, row: dict[str, Any]) -> Episode:

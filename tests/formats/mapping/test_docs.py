@@ -11,7 +11,7 @@ import pytest
 from understudy.formats import get_format
 from understudy.types import Message
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MAPPINGS = ROOT / "examples" / "mappings"
 
 
