@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine makes examples slow; that is no fault of the code.
+settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("understudy")
 
 DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -12,7 +12,6 @@ from pydantic.fields import FieldInfo
 
 from .model import ConfigModel, aliases, items_of, models_in
 
-
 MAX_PLACES_SHOWN = 4
 
 
