@@ -1,13 +1,20 @@
 """Names of components and where they live.
 
 One literal table for each family. A component is imported only when it is named. Other packages add theirs through the
-entry-point groups ``understudy.<family>``, and a user's own is named in place as ``package.module:Class``.
+entry-point groups ``understudy.<family>``, and a user's own is named in place as ``package.module:Class`` or
+``path/to/file.py:Class``.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import ConfigError, did_you_mean
@@ -22,6 +29,12 @@ TABLES: dict[str, dict[str, str]] = {
         "alpaca": "understudy.formats.alpaca:Alpaca",
         "record_data": "understudy.formats.record_data:RecordData",
         "trajectories": "understudy.formats.trajectories:Trajectories",
+    },
+    "environments": {
+        "math": "understudy.environments.math:Math",
+        "grid": "understudy.environments.grid:Grid",
+        "tools": "understudy.environments.tools:Tools",
+        "function_gym": "understudy.environments.function_gym:FunctionGymEnvironment",
     },
     "objectives": {
         "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",
@@ -51,10 +64,34 @@ def load(family: str, name: str) -> Any:
     if ":" in name:
         return _import(name, name)
     known = ", ".join(names(family))
-    kind = family.removesuffix("s")
+    kind = family.removesuffix("ies") + "y" if family.endswith("ies") else family.removesuffix("s")
     raise ConfigError(
         f"unknown {kind} {name!r}.{did_you_mean(name, names(family))} Known: {known}; or package.module:Class"
     )
+
+
+def create(family: str, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    """Make the component called `name` with keyword arguments, as a config gives them.
+
+    Raises:
+        ConfigError: the name is unknown, an argument is unknown or missing, or the component refuses one.
+    """
+    component = load(family, name)
+    parameters = inspect.signature(component).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    takes_any = len(known) < len(parameters)
+    given = dict(arguments or {})
+    for key in given:
+        if key not in known and not takes_any:
+            takes = f"Known: {', '.join(known)}" if known else "It takes none"
+            raise ConfigError(f"{name} has no argument {key!r}.{did_you_mean(key, known)} {takes}")
+    required = {
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    }
+    missing = sorted(required - set(given))
+    if missing:
+        raise ConfigError(f"{name} needs the argument {missing[0]!r}")
+    return component(**given)
 
 
 def _entry_points(family: str) -> dict[str, str]:
@@ -62,8 +99,21 @@ def _entry_points(family: str) -> dict[str, str]:
 
 
 def _import(target: str, name: str) -> Any:
-    module, _, attribute = target.partition(":")
+    module_name, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        module = _from_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
+        return getattr(module, attribute)
+    except (ImportError, AttributeError, FileNotFoundError) as error:
         raise ConfigError(f"cannot import {name!r} ({target}): {error}") from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    """Import a file under a name of its own, so that it hides no package of the same name."""
+    spec = importlib.util.spec_from_file_location(f"understudy_user_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pydantic look a class's module up by its name.
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return module
