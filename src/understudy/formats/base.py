@@ -81,13 +81,17 @@ class Format(ABC):
         """Return the rows of an episode and what they do not hold.
 
         Raises:
-            FormatError: this format can only be read.
+            FormatError: this format can only be read, or the episode is none that it can hold (a message without role).
         """
         pieces, lost = linear_pieces(episode) if self.linear else ([episode], set())
         rows = []
         for piece in pieces:
             row = self.write_row(piece)
-            back = self.decode(row, id="")
+            try:
+                back = self.decode(row, id="")
+            except FormatError as error:
+                reason = f"the episode {episode.id!r} cannot be written as {self.name}: {error.reason}"
+                raise FormatError(reason, field=error.field, mend=error.mend) from error
             lost |= differences(piece, back[0]) if len(back) == 1 else {"trajectories"}
             rows.append(row)
         return Encoded(rows, tuple(sorted(lost)))

@@ -13,21 +13,21 @@ from understudy.types.openai import WEIGHT_FLAGS
 def linear_pieces(episode: Episode) -> tuple[list[Episode], set[str]]:
     """Return the episode as episodes of one linear trajectory each, and what is lost by the cut.
 
-    There is one piece for each leaf of each trajectory. A turn that several leaves share keeps its weight in the first
+    There is one piece for each leaf of each trajectory; a leaf without any message has none. A turn that several leaves share keeps its weight in the first
     piece and has none in the others, so that nothing is trained twice.
     """
     lost: set[str] = set()
     pieces: list[Episode] = []
     for trajectory in episode.trajectories:
-        if not trajectory.turns:
-            lost.add("trajectories")
-            continue
         written: set[int] = set()
         leaves = trajectory.leaves()
         if len(leaves) > 1:
             lost.add("trajectories.turns.parent")
         for leaf in leaves:
             lineage = trajectory.lineage(leaf)
+            if not trajectory.messages(leaf):
+                lost.add("trajectories.turns")
+                continue
             turns = tuple(
                 replace(
                     trajectory.turns[index],
@@ -38,7 +38,7 @@ def linear_pieces(episode: Episode) -> tuple[list[Episode], set[str]]:
             )
             written.update(lineage)
             pieces.append(replace(episode, trajectories=(replace(trajectory, turns=turns),)))
-    if len(episode.trajectories) != 1:
+    if len(episode.trajectories) != 1 or not pieces:
         lost.add("trajectories")
     if len(pieces) > 1:
         pieces = [replace(piece, id=f"{episode.id}/{k}") for k, piece in enumerate(pieces)]
