@@ -6,6 +6,7 @@ the classes are transformers' own, only the sizes are small.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from understudy.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = Path(__file__).with_name("chat.jinja")
 """The chat template of tokenizers trained here. It always prints a message in the same way, so turns share prefixes."""
@@ -143,3 +144,22 @@ def train_tokenizer(
         pad_token=special_tokens[0],
         chat_template=chat_template or CHAT_TEMPLATE.read_text(encoding="utf-8"),
     )
+
+
+def save_tiny(
+    folder: Path, architecture: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, **sizes: int
+) -> None:
+    """Write a tiny model for a tokenizer, and the tokenizer, to a new folder; whole or not at all.
+
+    Args:
+        sizes: as `tiny_model` takes them.
+
+    Raises:
+        ConfigError: as `tiny_model`.
+    """
+    model = tiny_model(architecture, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, seed=seed, **sizes)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.rename(folder)

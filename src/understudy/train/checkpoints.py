@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,8 +193,11 @@ def read_training_state(engine: Engine, folder: Path) -> None:
         torch.cuda.set_rng_state(random_state["cuda"])
 
 
-def copy_model_files(checkpoint: Path, target: Path) -> None:
+def copy_model_files(checkpoint: Path, target: Path, more: Mapping[str, str]) -> None:
     """Copy a checkpoint without its training state, whole or not at all: what transformers and PEFT load.
+
+    Args:
+        more: the text of further files by name; they win over the checkpoint's.
 
     Raises:
         CheckpointError: it could not be written; `target` is then as it was.
@@ -206,7 +209,10 @@ def copy_model_files(checkpoint: Path, target: Path) -> None:
             if name not in (MARKER, OPTIMIZER) and not name.startswith("random_state_"):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(checkpoint / name, temporary / name)
-                _sync_file(temporary / name)
+        for name, text in more.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+        for name in _files(temporary):
+            _sync_file(temporary / name)
         _rename(temporary, target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

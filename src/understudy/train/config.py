@@ -255,7 +255,14 @@ class TrainSection(ConfigModel):
             raise ValueError("bf16 and fp16 exclude each other; choose one")
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError("give either warmup_ratio or warmup_steps, not both")
+        if self.load_best_model_at_end and not self.save_best:
+            raise ValueError("load_best_model_at_end needs the best checkpoint; set save_best: true")
         return self
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `report_to`."""
+        return (self.report_to,) if isinstance(self.report_to, str) else self.report_to
 
 
 class TrainConfig(ConfigModel):

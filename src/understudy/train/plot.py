@@ -9,7 +9,7 @@ from typing import Any
 from understudy.runs import read_metrics
 from understudy.runs.atomic import atomic_file
 
-_SMOOTHED_STEPS = 20
+_MAX_SMOOTHED_STEPS = 50
 
 
 def plot_loss(metrics: Path, target: Path, *, title: str = "") -> None:
@@ -44,12 +44,10 @@ def plot_loss(metrics: Path, target: Path, *, title: str = "") -> None:
 
 
 def _smoothed(losses: Sequence[float]) -> list[float]:
-    """Return the mean of each loss and those up to `_SMOOTHED_STEPS` before it."""
-    out: list[float] = []
-    for index in range(len(losses)):
-        window = losses[max(0, index - _SMOOTHED_STEPS + 1) : index + 1]
-        out.append(sum(window) / len(window))
-    return out
+    """Return the mean of each loss and those just before it: a twentieth of the run, at most 50 steps."""
+    width = min(max(len(losses) // 20, 1), _MAX_SMOOTHED_STEPS)
+    windows = (losses[max(0, index - width + 1) : index + 1] for index in range(len(losses)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def _by_source(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:

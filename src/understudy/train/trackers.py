@@ -53,7 +53,7 @@ class Trackers:
         if not names:
             return
         from transformers import TrainerControl, TrainerState, TrainingArguments
-        from transformers.trainer_callback import CallbackHandler
+        from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 
         shared = {name: getattr(config, name) for name in _SHARED}
         self._arguments = TrainingArguments(
@@ -61,7 +61,8 @@ class Trackers:
         )
         self._state = TrainerState(is_world_process_zero=True, is_local_process_zero=True, max_steps=num_steps)
         self._control = TrainerControl()
-        self._handler = CallbackHandler([_callback(name) for name in names], model, None, None, None)
+        callbacks = [DefaultFlowCallback(), *(_callback(name) for name in names)]  # the handler warns without the first
+        self._handler = CallbackHandler(callbacks, model, None, None, None)
         self._handler.on_train_begin(self._arguments, self._state, self._control)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -1,0 +1,133 @@
+"""What a user calls data, as sources of episodes: files, episodes, rows, datasets of other libraries."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from understudy.errors import ConfigError
+from understudy.formats import EpisodeReader, Row, detect, get_format, list_files, read_episodes
+from understudy.formats.detect import NUM_SNIFFED_ROWS
+from understudy.train.data import EpisodeSource
+from understudy.train.data_config import DataSection, Paths
+from understudy.types import Episode
+
+Dataset = str | Path | Iterable[Any]
+"""Files, or anything that gives episodes or rows: a list, a generator, a PyTorch or Hugging Face dataset."""
+
+log = logging.getLogger("understudy.train")
+
+
+def open_sources(
+    config: DataSection, train_dataset: Dataset | None = None, eval_dataset: Dataset | None = None
+) -> list[EpisodeSource]:
+    """Return what to train and to validate on. Files are looked for now, and read later.
+
+    Args:
+        train_dataset, eval_dataset: in place of what the config names.
+
+    Raises:
+        ConfigError: data is given twice or not at all.
+        FormatError: a path leads to no file.
+    """
+    sections = config.by_name()
+    if train_dataset is not None and sections:
+        raise ConfigError("data is given twice: as train_dataset, and in the config's data section")
+    if eval_dataset is not None and config.holds_out:
+        raise ConfigError("validation data is given twice: as eval_dataset, and in the config's data section")
+    if train_dataset is not None:
+        sources = [_source("train_dataset", train_dataset, config.format, config.max_samples, config)]
+    else:
+        sources = [
+            replace(
+                _source(name, section.path, section.format, section.max_samples, config),
+                ratio=section.ratio,
+                agents=section.agents,
+                policies=section.policies,
+            )
+            for name, section in sections.items()
+        ]
+    if not sources:
+        raise ConfigError("there is no data: set data.path, or data.sources")
+    if eval_dataset is not None:
+        sources.append(replace(_source("validation", eval_dataset, config.format, None, config), held_out=True))
+    elif config.validation_path is not None:
+        validation = _source("validation", config.validation_path, config.validation_format, None, config)
+        sources.append(replace(validation, held_out=True))
+    return sources
+
+
+def _source(name: str, dataset: Dataset | Paths, format: str, limit: int | None, config: DataSection) -> EpisodeSource:
+    paths = _paths(dataset)
+    if paths is None:
+        return EpisodeSource(name, itertools.islice(_episodes(dataset, format, name), limit))
+    folder = os.path.dirname(list_files(paths)[0]) or "."
+    reader = read_episodes(paths, format.replace("{folder}", folder), skip_bad=config.skip_bad)
+    return EpisodeSource(name, _read(reader, limit, name))
+
+
+def _paths(dataset: Any) -> list[str | Path] | None:
+    """Return the paths that a dataset consists of; None for anything else."""
+    items = [dataset] if isinstance(dataset, str | Path) else dataset
+    if isinstance(items, list | tuple) and items and all(isinstance(item, str | Path) for item in items):
+        return list(items)
+    return None
+
+
+def _read(reader: EpisodeReader, limit: int | None, name: str) -> Iterator[Episode]:
+    yield from itertools.islice(reader, limit)
+    if reader.num_rejected:
+        reasons = "; ".join(f"{count:,} × {reason}" for reason, count in reader.reasons.most_common(3))
+        log.warning("%s: %s rows could not be read and were passed over: %s", name, f"{reader.num_rejected:,}", reasons)
+
+
+def _episodes(dataset: Any, format: str, name: str) -> Iterator[Episode]:
+    """Yield the episodes of something that gives episodes or rows.
+
+    Raises:
+        ConfigError: it gives something else.
+        FormatError: a row cannot be read.
+    """
+    items = _items(dataset, name)
+    first = next(items, None)
+    if first is None:
+        return
+    items = itertools.chain([first], items)
+    if isinstance(first, Episode):
+        for number, item in enumerate(items, start=1):
+            if not isinstance(item, Episode):
+                raise ConfigError(f"{name}: item {number} is {type(item).__name__}, but the first one is an Episode")
+            yield item
+        return
+    rows = (Row(_as_row(item, name), name, number) for number, item in enumerate(items, start=1))
+    head = list(itertools.islice(rows, NUM_SNIFFED_ROWS))
+    decoder = detect(head).format if format == "auto" else get_format(format)
+    for row in itertools.chain(head, rows):
+        yield from decoder.decode(row.value, id=f"{row.file}:{row.number}")
+
+
+def _items(dataset: Any, name: str) -> Iterator[Any]:
+    """Iterate over anything; PyTorch's map-style datasets have a length and indices only."""
+    if hasattr(dataset, "__iter__"):
+        return iter(dataset)
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+        return (dataset[index] for index in range(len(dataset)))
+    raise ConfigError(f"{name}: {type(dataset).__name__} is no path, no iterable and no dataset with a length")
+
+
+def _as_row(item: Any, name: str) -> dict[str, Any]:
+    """Return a row as a mapping, from a mapping, a pydantic model, a dataclass, or an object with ``messages``."""
+    if isinstance(item, Mapping):
+        return dict(item)
+    if hasattr(item, "model_dump"):
+        return dict(item.model_dump(mode="json"))
+    if is_dataclass(item) and not isinstance(item, type):
+        return asdict(item)
+    if hasattr(item, "messages") and hasattr(item, "__dict__"):
+        return {key: value for key, value in vars(item).items() if not key.startswith("_")}
+    raise ConfigError(f"{name}: {type(item).__name__} is neither an Episode nor a row (a mapping, or has messages)")

@@ -1,0 +1,164 @@
+"""What a run would do, without doing it: data, plan, and how much memory it would take.
+
+The memory is an estimate from the model's sizes: exact for weights, gradients and the optimiser, rough for activations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .config import TrainConfig, TrainSection
+from .data import PreparedData
+from .distributed import world_size
+from .inputs import RunInputs
+from .loss import LOGITS_BYTES
+from .setup import check_fits, examples_per_step, lora_settings, make_planner
+
+NUM_PLANNED_STEPS = 20
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+# Tensors of hidden width that a decoder layer keeps for its backward pass: the inputs of two norms and what they make,
+# queries, keys, values, the attention's output, the two residual sums.
+_HIDDEN_TENSORS_PER_LAYER = 10
+_FEED_FORWARD_TENSORS_PER_LAYER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlans:
+    """The first steps of the run, over all ranks; medians where a step has a figure."""
+
+    num_steps: int
+    steps_per_epoch: int
+    examples_per_step: int
+    num_planned: int
+    tokens: float
+    row_tokens: float
+    forward_passes: float
+    longest_path: int
+
+    @property
+    def tree_saving(self) -> float:
+        return 1 - self.tokens / self.row_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes on one device."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a run would do."""
+
+    config: TrainConfig
+    base: str
+    data: PreparedData
+    rendering_fingerprint: str
+    num_parameters: int
+    num_trained: int
+    plans: StepPlans
+    memory: MemoryEstimate
+
+
+def describe(inputs: RunInputs) -> DryRun:
+    """Plan the first steps and estimate the memory.
+
+    Raises:
+        UnderstudyError: something of it cannot work.
+    """
+    config = inputs.config
+    check_fits(inputs.data, config.train)
+    plans = _plan(inputs.data, config.train)
+    model = _empty_model(inputs)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return DryRun(
+        config=config,
+        base=inputs.base,
+        data=inputs.data,
+        rendering_fingerprint=inputs.renderer.fingerprint(),
+        num_parameters=num_parameters,
+        num_trained=num_trained,
+        plans=plans,
+        memory=_memory(config, model, plans),
+    )
+
+
+def _plan(data: PreparedData, config: TrainSection) -> StepPlans:
+    planner, sampler, num_steps = make_planner(data, config, world_size())
+    num_planned = min(num_steps, NUM_PLANNED_STEPS)
+    steps = [[planner.plan(step, rank) for rank in range(world_size())] for step in range(num_planned)]
+    chunks = [sum(len(b.chunks) for plan in ranks for b in plan.micro_batches) for ranks in steps]
+    return StepPlans(
+        num_steps=num_steps,
+        steps_per_epoch=sampler.steps_per_epoch,
+        examples_per_step=examples_per_step(config, world_size()),
+        num_planned=num_planned,
+        tokens=float(np.median([sum(plan.num_tokens for plan in ranks) for ranks in steps])),
+        row_tokens=float(np.median([sum(plan.num_row_tokens for plan in ranks) for ranks in steps])),
+        forward_passes=float(np.median(chunks)) / world_size(),
+        longest_path=max(example.longest_path for source in data.train for example in source.examples),
+    )
+
+
+def _empty_model(inputs: RunInputs) -> Any:
+    """Return the model to train without its weights: sizes only."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from understudy.models.load import load_config
+    from understudy.models.lora import add_adapter
+
+    config = inputs.config
+    trust = config.model.trust_remote_code
+    model_config = load_config(inputs.base, trust_remote_code=trust)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust)
+        if config.lora is not None:
+            model = add_adapter(model, lora_settings(config.lora))
+    return model
+
+
+def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate:
+    text_config = model.config.get_text_config()
+    saved_dtype = str(getattr(text_config, "dtype", None) or "float32").removeprefix("torch.")
+    dtype = config.model.dtype or ("float32" if config.lora is None else "auto")
+    weight_bytes = _BYTES[saved_dtype if dtype == "auto" else dtype]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    num_trained = sum(p.numel() for p in trained)
+    num_frozen = sum(p.numel() for p in model.parameters()) - num_trained
+    trained_bytes = 4 if config.lora is not None else weight_bytes  # PEFT holds adapters in float32
+    moment_bytes = 1 if config.train.optim == "adamw_8bit" else trained_bytes
+    return MemoryEstimate(
+        weights=num_frozen * weight_bytes + num_trained * trained_bytes,
+        gradients=num_trained * trained_bytes,
+        optimizer=2 * num_trained * moment_bytes,
+        activations=_activations(config.train, text_config, plans, weight_bytes),
+    )
+
+
+def _activations(config: TrainSection, model: Any, plans: StepPlans, weight_bytes: int) -> int:
+    """Return roughly what one root-to-leaf path of chunks holds for its backward pass, and one chunk of logits."""
+    bytes_each = 2 if config.bf16 or config.fp16 else weight_bytes
+    batch = config.max_tokens_per_batch
+    # Depth first, the chunks of one path are held, and at least one chunk full of short rows.
+    tokens = max(plans.longest_path, min(batch, int(plans.tokens))) if config.layout == "depth_first" else batch
+    feed_forward = getattr(model, "intermediate_size", None) or 4 * model.hidden_size
+    width = _HIDDEN_TENSORS_PER_LAYER * model.hidden_size + _FEED_FORWARD_TENSORS_PER_LAYER * feed_forward
+    if config.gradient_checkpointing:
+        per_token = model.num_hidden_layers * model.hidden_size + width
+    else:
+        per_token = model.num_hidden_layers * width
+    return tokens * per_token * bytes_each + LOGITS_BYTES

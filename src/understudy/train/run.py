@@ -1,0 +1,230 @@
+"""One training run, from prepared data to ``final/``."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from understudy.batching import Planner
+from understudy.errors import TrainError
+from understudy.models.load import load_hf_tokenizer
+from understudy.runs import RunFolder
+
+from .adapter import ModelAdapter
+from .card import Outcome, model_card
+from .checkpoints import Checkpoint, Checkpoints, copy_model_files, read_training_state
+from .config import TrainSection
+from .distributed import rank, world_size
+from .engine import Engine
+from .inputs import RunInputs
+from .plot import plot_loss
+from .reporting import Reporter
+from .resume import check_same_run, run_facts
+from .self_check import self_check
+from .setup import check_fits, examples_per_step, load_trainable, make_engine, make_planner, make_runner
+from .trackers import Trackers
+from .trainer import Ended, Evaluator, Trainer, TrainState
+
+FINAL = "final"
+
+log = logging.getLogger("understudy.train")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """How a run ended.
+
+    Args:
+        folder: the run's folder.
+        final: the trained model; None where the run was interrupted.
+        step, num_steps: optimiser steps done, and those of the whole run.
+        loss: training loss of the last step of this process; None when it took none.
+        eval_loss: last validation loss; None when this process validated nothing.
+        best_loss, best_step: lowest validation loss of the whole run, and its step.
+        signal: what interrupted it.
+        is_early: it was stopped because the validation loss no longer fell.
+    """
+
+    folder: Path
+    final: Path | None
+    step: int
+    num_steps: int
+    loss: float | None
+    eval_loss: float | None
+    best_loss: float | None
+    best_step: int | None
+    signal: signal.Signals | None
+    is_early: bool
+
+
+def train(inputs: RunInputs, device: torch.device, folder: RunFolder | None) -> TrainResult:
+    """Train a model on prepared data.
+
+    Args:
+        folder: the open run folder on the main rank; None on the others.
+
+    Raises:
+        UnderstudyError: whatever cannot work, before training where that can be told, each with its mend.
+    """
+    config = inputs.config
+    path = Path(config.output_dir)
+    facts = run_facts(
+        config,
+        data_fingerprint=inputs.data.fingerprint,
+        rendering_fingerprint=inputs.renderer.fingerprint(),
+        examples_per_step=examples_per_step(config.train, world_size()),
+    )
+    checkpoints = Checkpoints(path, total_limit=config.train.save_total_limit, is_main=rank() == 0)
+    checkpoints.remove_leftovers()
+    found = checkpoints.newest() if config.resume == "auto" else None
+    if found is not None:
+        check_same_run(found.state, facts, str(found.path))
+    trainer, num_steps = _build(inputs, device, folder, checkpoints, found, facts)
+    ended = trainer.run()
+    if folder is not None and ended.signal is None:
+        _finish(folder, inputs, checkpoints, trainer.state, ended, num_steps)
+    return TrainResult(
+        folder=path,
+        final=path / FINAL if ended.signal is None else None,
+        step=ended.step,
+        num_steps=num_steps,
+        loss=ended.loss,
+        eval_loss=ended.eval_loss,
+        best_loss=trainer.state.best_loss,
+        best_step=trainer.state.best_step,
+        signal=ended.signal,
+        is_early=ended.is_early,
+    )
+
+
+def _build(
+    inputs: RunInputs,
+    device: torch.device,
+    folder: RunFolder | None,
+    checkpoints: Checkpoints,
+    found: Checkpoint | None,
+    facts: dict[str, Any],
+) -> tuple[Trainer, int]:
+    """Return the trainer, ready to go on from what was found, and the number of steps of the whole run."""
+    data = inputs.data
+    model = load_trainable(inputs.config, inputs.base, found.path if found else None, device)
+    adapter = ModelAdapter(model)
+    settings = _with_possible_layout(adapter, inputs.config.train)
+    check_fits(data, settings)
+    _check_space(model, checkpoints.folder)
+    planner, sampler, num_steps = make_planner(data, settings, world_size())
+    runner, backend = make_runner(adapter, settings)
+    if backend is not None:
+        _check_backend(adapter, backend, planner)
+    if settings.torch_compile:
+        adapter.backbone.compile(dynamic=True)
+    engine = make_engine(adapter, runner, settings, inputs.objective, data, num_steps=num_steps)
+    state = _resumed(engine, found, num_steps)
+    trackers = None
+    if folder is not None:
+        folder.note(**inputs.provenance())
+        trackers = Trackers(settings.trackers, folder.path, settings, model, num_steps=num_steps)
+    trainer = Trainer(
+        engine,
+        planner,
+        Evaluator(engine, data.validation, settings) if data.validation else None,
+        checkpoints,
+        Reporter(folder, trackers, first_step=state.step, num_steps=num_steps),
+        settings,
+        device=device,
+        save_more=_tokenizer_writer(inputs),
+        facts=facts,
+        num_steps=num_steps,
+        steps_per_epoch=sampler.steps_per_epoch,
+        state=state,
+    )
+    return trainer, num_steps
+
+
+def _with_possible_layout(adapter: ModelAdapter, settings: TrainSection) -> TrainSection:
+    """Fall back to plain rows where the architecture cannot take a tree, and say so."""
+    from .attention import choose_backend
+
+    obstacle = adapter.tree_obstacle(choose_backend(adapter.device)) if settings.layout != "rows" else None
+    if obstacle is None:
+        return settings
+    log.warning(
+        "this model cannot be trained on trees: %s. It is trained on separate rows: same result, slower", obstacle
+    )
+    return settings.model_copy(update={"layout": "rows"})
+
+
+def _check_backend(adapter: ModelAdapter, backend: Any, planner: Planner) -> None:
+    """Hold tree attention against plain rows on a part of the first step; every rank checks its own."""
+    batches = planner.plan(0, rank()).micro_batches
+    if batches:
+        checked = self_check(adapter, backend, batches[0].forest)
+        log.info(
+            "self-check: on %d tokens trees give the loss and gradients of %d separate rows (relative difference %.0e; "
+            "attention: %s)",
+            checked.num_tokens,
+            checked.num_rows,
+            max(checked.loss_difference, checked.gradient_difference),
+            backend.name,
+        )
+
+
+def _check_space(model: nn.Module, folder: Path) -> None:
+    """Refuse to start a run whose result the disk cannot hold: one checkpoint (AdamW's state included) and ``final/``.
+
+    Raises:
+        TrainError: says what is free and what is needed.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    is_adapter = len(trained) < sum(1 for _ in model.parameters())
+    weights = sum(p.nbytes for p in (trained if is_adapter else model.parameters()))
+    needed = 2 * weights + 2 * sum(p.nbytes for p in trained)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise TrainError(
+            f"{folder}: {free / 2**30:,.2f} GiB are free on this disk, but a checkpoint and the final model need "
+            f"{needed / 2**30:,.2f} GiB; make room, or choose another output_dir"
+        )
+
+
+def _resumed(engine: Engine, found: Checkpoint | None, num_steps: int) -> TrainState:
+    """Return where to go on, with the engine set to that moment."""
+    if found is None:
+        return TrainState()
+    read_training_state(engine, found.path)
+    log.info("going on from %s: step %d of %d", found.path, found.step, num_steps)
+    return TrainState(**found.state["train"])
+
+
+def _tokenizer_writer(inputs: RunInputs) -> Callable[[Path], None]:
+    """Return what writes the tokenizer, with the chat template that was trained with."""
+    tokenizer = load_hf_tokenizer(inputs.tokenizer, trust_remote_code=inputs.config.model.trust_remote_code)
+    if inputs.config.rendering.chat_template is not None:
+        tokenizer.chat_template = inputs.renderer.tokenizer.templates["default"]
+
+    def write(folder: Path) -> None:
+        tokenizer.save_pretrained(folder)
+
+    return write
+
+
+def _finish(
+    folder: RunFolder, inputs: RunInputs, checkpoints: Checkpoints, state: TrainState, ended: Ended, num_steps: int
+) -> None:
+    """Make ``final/`` from the last checkpoint, or the best one, and the plot."""
+    best = state.best_step if inputs.config.train.load_best_model_at_end else None
+    step = ended.step if best is None else best
+    outcome = Outcome(ended.step, num_steps, step, ended.loss, ended.eval_loss, state.best_loss)
+    facts = {name: value for name, value in inputs.provenance().items() if name.endswith("fingerprint")}
+    card = model_card(inputs.config, inputs.base, inputs.data, outcome, facts)
+    copy_model_files(checkpoints.path(step), folder.path / FINAL, {"README.md": card})
+    plot_loss(folder.path / "metrics.jsonl", folder.path / "loss.png", title=folder.path.name)
+    folder.note(final_step=step, best_step=state.best_step, best_eval_loss=state.best_loss)

@@ -1,0 +1,211 @@
+"""From a config to the parts of a run: objective, renderer, model, plans, engine.
+
+Each function builds one part, and refuses what cannot work with a message that names the key.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from understudy import registry
+from understudy.batching import Planner, Sampler
+from understudy.errors import ConfigError
+from understudy.objectives import Objective
+from understudy.objectives.behavioral_cloning import BehavioralCloning
+from understudy.rendering import Renderer, ServerProfile, load_tokenizer
+
+from .config import LoraSection, ModelSection, ObjectiveSection, RenderingSection, TrainConfig, TrainSection
+from .data import PreparedData
+from .optimization import num_steps as count_steps
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from .adapter import ModelAdapter
+    from .engines.local import LocalEngine
+    from .runner import Runner
+
+log = logging.getLogger("understudy.train")
+
+
+def make_objective(config: ObjectiveSection) -> Objective:
+    """Return the objective that the config names.
+
+    Raises:
+        ConfigError: it is unknown, or does not take these arguments.
+    """
+    given = {
+        "bc_weight": config.bc_weight,
+        "world_model_weight": config.world_model_weight,
+        "observation_roles": config.observation_roles,
+        "weight_by": config.weight_by if config.weight_by != "none" else None,
+    }
+    arguments = {name: value for name, value in given.items() if value is not None} | config.arguments
+    component: Any = registry.load("objectives", config.name)
+    try:
+        objective = component(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"objective: {config.name} does not take these settings: {error}") from error
+    if not isinstance(objective, Objective):
+        raise ConfigError(f"objective.name: {config.name!r} is no Objective (see understudy.objectives.base)")
+    return objective
+
+
+def make_renderer(
+    config: RenderingSection, model: ModelSection, tokenizer: str | Path, objective: Objective
+) -> Renderer:
+    """Return the renderer for a model's tokenizer; it locates observations where the objective may weigh them.
+
+    Raises:
+        RenderError: there is no tokenizer or no chat template.
+    """
+    profile = ServerProfile(
+        template_arguments=config.template_arguments,
+        clock=config.clock,
+        tool_arguments=config.tool_arguments,
+        null_content=config.null_content,
+        content_parts=config.content_parts,
+        thinking=config.thinking,
+        think_close=config.think_close,
+        stop_tokens=config.stop_tokens,
+    )
+    loaded = load_tokenizer(tokenizer, chat_template=config.chat_template, trust_remote_code=model.trust_remote_code)
+    return Renderer(
+        loaded,
+        profile,
+        on_refusal=config.on_refusal,
+        observations=not isinstance(objective, BehavioralCloning),
+    )
+
+
+def make_planner(data: PreparedData, config: TrainSection, world_size: int) -> tuple[Planner, Sampler, int]:
+    """Return the planner of training steps, its sampler, and the number of steps of the run."""
+    sampler = Sampler(
+        [len(source.examples) for source in data.train],
+        batch_size=examples_per_step(config, world_size),
+        seed=config.seed,
+        ratios=data.ratios,
+    )
+    planner = Planner(
+        data.train,
+        sampler,
+        layout=config.layout,
+        max_tokens_per_batch=config.max_tokens_per_batch,
+        world_size=world_size,
+    )
+    return planner, sampler, count_steps(config, sampler.steps_per_epoch)
+
+
+def examples_per_step(config: TrainSection, world_size: int) -> int:
+    """Return the trajectories of one optimiser step, over all devices."""
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
+
+
+def check_fits(data: PreparedData, config: TrainSection) -> None:
+    """Refuse rows that are longer than a batch in the layouts that cannot cut them.
+
+    Raises:
+        ConfigError: names the longest.
+    """
+    if config.layout == "depth_first":
+        return
+    examples = [example for side in (data.train, data.validation) for source in side for example in source.examples]
+    longest = max(examples, key=lambda example: example.longest_path)
+    if longest.longest_path > config.max_tokens_per_batch:
+        raise ConfigError(
+            f"{longest.name}: a row of {longest.longest_path:,} tokens does not fit train.max_tokens_per_batch "
+            f"{config.max_tokens_per_batch:,}; raise it or set data.max_length (train.layout: depth_first could cut it)"
+        )
+
+
+def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | None, device: torch.device) -> nn.Module:
+    """Return the model to train, on its device: new, or as a checkpoint left it.
+
+    Args:
+        base: the model that the run starts from; adapters stand on it.
+
+    Raises:
+        ConfigError: it cannot be loaded, or the adapter does not fit it.
+    """
+    from understudy.models.load import load_model
+    from understudy.models.lora import add_adapter, load_adapter
+
+    dtype = config.model.dtype or ("float32" if config.lora is None else "auto")
+    trust = config.model.trust_remote_code
+    if config.lora is None:
+        model: Any = load_model(checkpoint or base, dtype=dtype, trust_remote_code=trust, device=device)
+    else:
+        model = load_model(base, dtype=dtype, trust_remote_code=trust, device=device)
+        if checkpoint is None:
+            model = add_adapter(model, lora_settings(config.lora), seed=config.train.seed)
+        else:
+            model = load_adapter(model, checkpoint, trainable=True)
+    model.train()
+    if config.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.lora is not None:
+            model.enable_input_require_grads()
+    return model  # type: ignore[no-any-return]
+
+
+def lora_settings(config: LoraSection) -> Any:
+    """Return the config's adapter as `models.lora` takes it."""
+    from understudy.models.lora import LoraSettings
+
+    return LoraSettings(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+        modules_to_save=config.modules_to_save,
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+    )
+
+
+def make_runner(adapter: ModelAdapter, config: TrainSection) -> tuple[Runner, Any]:
+    """Return what runs micro-batches, and the attention backend; None where the model gets plain rows."""
+    import torch
+
+    from .attention import choose_backend
+    from .runner import RowRunner, TreeRunner
+
+    dtype = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
+    backend = choose_backend(adapter.device)
+    if config.layout == "rows":
+        return RowRunner(adapter, autocast_dtype=dtype), None
+    return TreeRunner(adapter, backend, autocast_dtype=dtype), backend
+
+
+def make_engine(
+    adapter: ModelAdapter,
+    runner: Runner,
+    config: TrainSection,
+    objective: Objective,
+    data: PreparedData,
+    num_steps: int,
+) -> LocalEngine:
+    """Return the engine with its optimiser and schedule.
+
+    Raises:
+        MissingDependency: the optimiser's package is not installed.
+    """
+    import torch
+
+    from .engines.local import LocalEngine
+    from .optimization import make_optimizer, make_scheduler
+
+    optimizer = make_optimizer(adapter.model, config)
+    return LocalEngine(
+        adapter,
+        runner,
+        coefficients=objective.coefficients,
+        source_names=[source.name for source in data.train],
+        optimizer=optimizer,
+        scheduler=make_scheduler(optimizer, config, num_steps),
+        max_grad_norm=config.max_grad_norm,
+        scaler=torch.amp.GradScaler(adapter.device.type) if config.fp16 else None,
+    )
