@@ -52,6 +52,14 @@ class Example:
     def num_tokens(self) -> int:
         return len(self.ids)
 
+    @property
+    def longest_path(self) -> int:
+        """Tokens of the longest root-to-leaf path."""
+        lengths: list[int] = []
+        for start, stop, above in self.runs():
+            lengths.append(stop - start + (lengths[above] if above >= 0 else 0))
+        return max(lengths)
+
     def runs(self) -> list[tuple[int, int, int]]:
         """Return (start, stop, parent run) of every run."""
         starts = self.run_start.tolist()
