@@ -88,6 +88,10 @@ class PolicyError(UnderstudyError):
     """A policy could not decide: the endpoint failed, the model could not be loaded, the reply was malformed."""
 
 
+class CollectError(UnderstudyError):
+    """Collecting cannot go on: episode after episode ends by a fault."""
+
+
 class RenderError(UnderstudyError):
     """A tokenizer or chat template cannot be used, or a turn was refused and the policy is to fail."""
 

@@ -36,6 +36,14 @@ TABLES: dict[str, dict[str, str]] = {
         "tools": "understudy.environments.tools:Tools",
         "function_gym": "understudy.environments.function_gym:FunctionGymEnvironment",
     },
+    "policies": {
+        "expert": "understudy.policies.scripted:ExpertPolicy",
+        "endpoint": "understudy.policies.openai_endpoint:EndpointPolicy",
+        "local": "understudy.policies.local:LocalPolicy",
+        "random": "understudy.policies.random_policy:RandomPolicy",
+        "replay": "understudy.policies.replay:ReplayPolicy",
+        "human": "understudy.policies.human:HumanPolicy",
+    },
     "objectives": {
         "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",
         "world_model": "understudy.objectives.world_model:WorldModel",

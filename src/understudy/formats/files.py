@@ -22,6 +22,7 @@ from typing import Any
 from understudy.errors import FormatError
 
 from .json_stream import Replayed, Stream, read_lines, read_values, sniff
+from .position import ReadPosition
 from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, parse_row
 
 Source = str | Path | Sequence[str | Path]
@@ -36,7 +37,7 @@ DATA_SUFFIXES = (
     ".eval",
 )
 # Files that stand beside data in a folder and are none.
-_BESIDE_DATA = ("_stats.json", ".rejects.jsonl", "dataset_info.json")
+_BESIDE_DATA = ("_stats.json", ".rejects.jsonl", "dataset_info.json", "provenance.json", "metrics.jsonl")
 _BUFFER_BYTES = 1024 * 1024
 
 
@@ -45,18 +46,23 @@ def read_rows(
     *,
     max_row_bytes: int = DEFAULT_MAX_ROW_BYTES,
     on_bad: Callable[[BadRow], None] | None = None,
+    position: ReadPosition | None = None,
 ) -> Iterator[Row]:
     """Read the rows of a source, file by file in a sorted order.
 
     Args:
         max_row_bytes: a row that is longer is a bad row.
         on_bad: is called with every row that cannot be read; by default the first one raises.
+        position: of the same source's files; is kept up to date.
 
     Raises:
         FormatError: nothing is there, or a row cannot be read and `on_bad` is not given.
     """
-    for file in list_files(source):
-        for row in _read_file(file, max_row_bytes):
+    files = list_files(source)
+    position = position or ReadPosition(files)
+    for file in files:
+        position.begin_file()
+        for row in _read_file(file, max_row_bytes, position):
             if isinstance(row, Row):
                 yield row
             elif on_bad is None:
@@ -69,7 +75,7 @@ def list_files(source: Source) -> list[str]:
     """Return the files that a source names, as the user would name them; standard input is ``-``.
 
     A folder gives all data files below it, but none that is hidden, begins with ``_`` or stands beside data
-    (``*_stats.json``, ``*.rejects.jsonl``, ``dataset_info.json``).
+    (``*_stats.json``, ``*.rejects.jsonl``, ``dataset_info.json``, a run's ``provenance.json`` and ``metrics.jsonl``).
 
     Raises:
         FormatError: a name leads to no file.
@@ -99,12 +105,12 @@ def _is_data(file: Path) -> bool:
     return file.name.lower().endswith(DATA_SUFFIXES)
 
 
-def _read_file(file: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
+def _read_file(file: str, max_row_bytes: int, position: ReadPosition) -> Iterator[Row | BadRow]:
     """Read one file. Where its data is broken, a last `BadRow` follows the rows that could be read."""
     name = STDIN if file == "-" else file
     number = 0
     try:
-        for row in _open_rows(file, name, max_row_bytes):
+        for row in _open_rows(file, name, max_row_bytes, position):
             number = row.number if isinstance(row, Row) else row.error.row or number
             yield row
     except FormatError as error:
@@ -116,16 +122,16 @@ def _read_file(file: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
         raise FormatError(f"cannot read the file: {error.strerror or error}", file=name) from error
 
 
-def _open_rows(file: str, name: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
+def _open_rows(file: str, name: str, max_row_bytes: int, position: ReadPosition) -> Iterator[Row | BadRow]:
     lower = file.lower()
     if lower.endswith(".parquet"):
         from .parquet import read_parquet
 
-        yield from read_parquet(file)
+        yield from read_parquet(file, position)
     elif lower.endswith(".eval"):
         yield from _read_eval(file, max_row_bytes)
     else:
-        with closing(_open_binary(file)) as stream:
+        with closing(_open_binary(file, position)) as stream:
             if lower.removesuffix(".gz").removesuffix(".zst").endswith(_JSON_LINES):
                 yield from read_lines(stream, name, max_row_bytes)
             else:
@@ -133,7 +139,7 @@ def _open_rows(file: str, name: str, max_row_bytes: int) -> Iterator[Row | BadRo
                 yield from (read_lines if is_lines else read_values)(replayed, name, max_row_bytes)
 
 
-def _open_binary(file: str) -> Stream:
+def _open_binary(file: str, position: ReadPosition) -> Stream:
     """Open a file or standard input, decompressed. Standard input may be compressed too: its first bytes tell."""
     stdin: Stream = sys.stdin.buffer  # type: ignore[assignment]
     if file == "-":
@@ -142,6 +148,7 @@ def _open_binary(file: str) -> Stream:
         packed = ".gz" if magic[:2] == b"\x1f\x8b" else ".zst" if magic == b"\x28\xb5\x2f\xfd" else ""
     else:
         stream = io.BufferedReader(io.FileIO(file), buffer_size=_BUFFER_BYTES)  # type: ignore[arg-type]
+        position.follow(stream.tell)
         packed = os.path.splitext(file.lower())[1]
     if packed == ".gz":
         return _Gzip(stream)

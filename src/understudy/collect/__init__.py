@@ -1,0 +1,8 @@
+"""Collecting: play episodes, one or thousands at once, and write them down so that none is lost."""
+
+from .collection import CollectResult, collect
+from .config import CollectConfig, Component
+from .engine import play_all
+from .rollout import Play, play_episode
+
+__all__ = ["CollectConfig", "CollectResult", "Component", "Play", "collect", "play_all", "play_episode"]

@@ -1,0 +1,83 @@
+"""The config of a collection."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from understudy.config import ConfigModel
+
+
+class Component(ConfigModel):
+    """Something that is made by its name."""
+
+    name: str
+    """A built-in name, one of another installed package, `package.module:Class`, or `path/to/file.py:Class`."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of its class."""
+
+
+class CollectConfig(ConfigModel):
+    """Which episodes are collected, and how."""
+
+    environment: Component
+    """What the agents act in: math, grid, tools, function_gym, or your own."""
+
+    policy: Component | None = None
+    """Who acts: expert, endpoint, local, random, replay, or your own. For every agent that `policies` does not name."""
+
+    policies: dict[str, Component] = Field(default_factory=dict)
+    """Who acts for single agents, by the agent's name."""
+
+    split: Literal["train", "validation", "test"] = "train"
+    """The tasks to play."""
+
+    num_episodes: int | None = Field(None, ge=1, validation_alias="sft_num_episodes")
+    """How many episodes there shall be in the end; null for all tasks of the split. A finished collection with fewer
+    goes on when this is raised."""
+
+    samples_per_task: int = Field(1, ge=1)
+    """How often each task is played."""
+
+    max_turns: int | None = Field(50, ge=1)
+    """An episode is truncated when an agent has acted so often; null for no limit."""
+
+    seed: int = 0
+    """Seed of the environments: task i is played with seed + i."""
+
+    output_dir: str
+    """Folder for the episodes, their statistics, config and provenance. A collection that was interrupted there goes
+    on."""
+
+    output_format: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
+    """Kind of file that the episodes are in when all are there."""
+
+    concurrency: int = Field(64, ge=1)
+    """How many episodes are under way at the same time."""
+
+    episode_timeout_seconds: float | None = Field(None, gt=0)
+    """An episode that takes longer ends by a fault; null for no limit."""
+
+    stop_after_errors: int | None = Field(20, ge=1)
+    """Stop when so many episodes in a row ended by a fault, because the next will too; null to go on all the same."""
+
+    fsync: Literal["always", "interval", "never"] = "interval"
+    """When finished episodes are forced onto the disk: after each, about once a second, or when the system likes. A
+    killed process loses none of them; a power cut may cost what was not forced."""
+
+    @model_validator(mode="after")
+    def _has_a_policy(self) -> Self:
+        if self.policy is None and not self.policies:
+            raise ValueError("give policy (for all agents), or policies (by the agents' names)")
+        return self
+
+
+CHANGEABLE = frozenset(
+    {
+        *("num_episodes", "output_dir", "output_format", "concurrency", "episode_timeout_seconds"),
+        *("stop_after_errors", "fsync"),
+    }
+)
+"""Keys that may differ when a collection goes on. All others decide what an episode is."""
