@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, FormatError
 from understudy.formats import EpisodeReader, Row, detect, get_format, list_files, read_episodes
 from understudy.formats.detect import NUM_SNIFFED_ROWS
 from understudy.train.data import EpisodeSource
@@ -79,15 +79,16 @@ def _paths(dataset: Any) -> list[str | Path] | None:
     return None
 
 
-def _read(reader: EpisodeReader, limit: int | None, name: str) -> Iterator[Episode]:
-    yield from itertools.islice(reader, limit)
+def _read(reader: EpisodeReader, limit: int | None, name: str) -> Iterator[tuple[str, Episode]]:
+    for episode in itertools.islice(reader, limit):
+        yield reader.place, episode
     if reader.num_rejected:
         reasons = "; ".join(f"{count:,} × {reason}" for reason, count in reader.reasons.most_common(3))
         log.warning("%s: %s rows could not be read and were passed over: %s", name, f"{reader.num_rejected:,}", reasons)
 
 
-def _episodes(dataset: Any, format: str, name: str) -> Iterator[Episode]:
-    """Yield the episodes of something that gives episodes or rows.
+def _episodes(dataset: Any, format: str, name: str) -> Iterator[tuple[str, Episode]]:
+    """Yield the episodes of something that gives episodes or rows, with their places.
 
     Raises:
         ConfigError: it gives something else.
@@ -102,13 +103,18 @@ def _episodes(dataset: Any, format: str, name: str) -> Iterator[Episode]:
         for number, item in enumerate(items, start=1):
             if not isinstance(item, Episode):
                 raise ConfigError(f"{name}: item {number} is {type(item).__name__}, but the first one is an Episode")
-            yield item
+            yield f"{name}:{number}", item
         return
     rows = (Row(_as_row(item, name), name, number) for number, item in enumerate(items, start=1))
     head = list(itertools.islice(rows, NUM_SNIFFED_ROWS))
     decoder = detect(head).format if format == "auto" else get_format(format)
     for row in itertools.chain(head, rows):
-        yield from decoder.decode(row.value, id=f"{row.file}:{row.number}")
+        place = f"{row.file}:{row.number}"
+        try:
+            episodes = decoder.decode(row.value, id=place)
+        except FormatError as error:
+            raise error.at(file=row.file, row=row.number) from error
+        yield from ((place, episode) for episode in episodes)
 
 
 def _items(dataset: Any, name: str) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from understudy.errors import ConfigError
 from understudy.runs import RunFolder
 from understudy.train.config import ModelSection, TrainConfig
 from understudy.train.data import EpisodeSource
+from understudy.train.launch import rank
 from understudy.types import Episode
 
 from .datasets import Dataset, open_sources
@@ -61,7 +62,7 @@ def train(
     sources = open_sources(checked.data, train_dataset, eval_dataset)
     _check(checked, sources)
 
-    from understudy.train.distributed import process_group, rank, training_device
+    from understudy.train.distributed import process_group, training_device
 
     device = training_device(checked.train.device)
     with _quiet_transformers(), process_group(device):
@@ -188,7 +189,7 @@ def _make_tiny(config: ModelSection, seed: int, sources: Sequence[EpisodeSource]
     if config.tokenizer is not None:
         tokenizer = load_hf_tokenizer(config.tokenizer, trust_remote_code=config.trust_remote_code)
     else:
-        texts = (text for source in sources for episode in source.episodes for text in _texts(episode))
+        texts = (text for source in sources for _, episode in source.episodes for text in _texts(episode))
         tokenizer = train_tokenizer(texts, vocab_size=config.vocab_size or _TINY_VOCAB_SIZE)
     sizes = {"hidden_size": config.hidden_size, "num_layers": config.num_layers}
     given = {name: size for name, size in sizes.items() if size is not None}

@@ -22,11 +22,13 @@ from .parser import Parser
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("understudy.cli.check", "verify that every turn trains on exactly what a server would compute"),
     "convert": ("understudy.cli.convert", "read episodes from one format and write them in another"),
+    "export": ("understudy.cli.export", "write a trained model as servers load it, adapters merged"),
     "stats": (
         "understudy.cli.stats",
         "count what a data set holds: turns, lengths, rewards, success, shared prefixes",
     ),
     "tokens": ("understudy.cli.tokens", "show conversations as the model will see them, coloured by what is trained"),
+    "train": ("understudy.cli.train", "train a model as a config says"),
 }
 """Verb -> (module, one line for the overview)."""
 

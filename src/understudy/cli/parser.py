@@ -27,12 +27,12 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}{end} See {self.prog} --help")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse all arguments.
+        """Parse all arguments; options may stand between positional ones.
 
         Raises:
             ConfigError: an argument is unknown, missing or malformed.
         """
-        namespace, unknown = self.parse_known_args(list(arguments))
+        namespace, unknown = self.parse_known_intermixed_args(list(arguments))
         if unknown:
             options = [name for action in self._actions for name in action.option_strings]
             name = unknown[0].partition("=")[0]

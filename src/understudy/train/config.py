@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from understudy.batching import Layout
 from understudy.config import ConfigModel
+from understudy.rendering.profile import ServerProfile
 
 from .data_config import DataSection, Paths
 
@@ -55,7 +56,7 @@ class ModelSection(ConfigModel):
         return self
 
 
-class RenderingSection(ConfigModel):
+class RenderingSection(ServerProfile):
     """How messages become tokens: what the model's server does to them, and the chat template."""
 
     chat_template: str | None = None
@@ -64,29 +65,9 @@ class RenderingSection(ConfigModel):
     on_refusal: Literal["fail", "skip", "context"] = "fail"
     """What is done with a turn that cannot be rendered exactly: stop, leave it out, or keep it as context only."""
 
-    template_arguments: dict[str, Any] = Field(default_factory=dict)
-    """Further variables of the template, such as `enable_thinking: false`."""
-
-    clock: str = "2025-01-01T12:00:00"
-    """The local time that a template which prints the date sees, ISO 8601."""
-
-    tool_arguments: Literal["auto", "object", "text"] = "auto"
-    """Whether templates get the arguments of tool calls as objects or as JSON text; auto asks the template."""
-
-    null_content: Literal["empty", "null", "absent"] = "empty"
-    """What absent content becomes: empty text, null, or no key at all."""
-
-    content_parts: Literal["join", "keep"] = "join"
-    """Whether the text parts of a message are joined by a line feed or kept as a list."""
-
-    thinking: Literal["auto", "fixed"] = "auto"
-    """Whether a turn may switch the template's thinking flag where that is the only way to write it exactly."""
-
-    think_close: str | None = None
-    """Text that ends reasoning after a prompt that opens it, for templates that cannot write reasoning back."""
-
-    stop_tokens: tuple[str, ...] | None = None
-    """Tokens that end a turn, in place of those of the generation config."""
+    def profile(self) -> ServerProfile:
+        """Return the server's part alone, as the fingerprint of what is rendered wants it."""
+        return ServerProfile(**{name: getattr(self, name) for name in ServerProfile.model_fields})
 
 
 class ObjectiveSection(ConfigModel):

@@ -29,14 +29,14 @@ class EpisodeSource:
 
     Args:
         name: is reported with its losses.
-        episodes: gone through once.
+        episodes: each with its place (``file:row``) for messages; gone through once.
         ratio: share in the mix; None where no source has one.
         agents, policies: whose trajectories are trained; None for all.
         held_out: all of it is for validation.
     """
 
     name: str
-    episodes: Iterable[Episode]
+    episodes: Iterable[tuple[str, Episode]]
     ratio: float | None = None
     agents: tuple[str, ...] | None = None
     policies: tuple[str, ...] | None = None
@@ -174,7 +174,7 @@ class _Preparation:
         report = SourceReport(source.name, lengths=limiter.counts)
         examples: list[Example] = []
         keys: list[str] = []
-        for episode in source.episodes:
+        for place, episode in source.episodes:
             report.num_episodes += 1
             key = _split_key(episode, self.config.split_by)
             for index, trajectory in enumerate(episode.trajectories):
@@ -182,7 +182,7 @@ class _Preparation:
                     report.num_unselected += 1
                     continue
                 report.num_trajectories += 1
-                name = f"{source.name}: {episode.id}"
+                name = place
                 if len(episode.trajectories) > 1:
                     name += f" (trajectory {index}, {trajectory.agent})"
                 example = self._example(name, trajectory, episode, limiter, report)
@@ -262,14 +262,14 @@ def _nothing(report: SourceReport, objective: Objective) -> str:
 
 
 def _fingerprint(*sides: Sequence[Source]) -> str:
-    """Return a hash of everything in the examples that decides a loss."""
+    """Return a hash of everything in the examples that decides a loss; not of where the files lie."""
     digest = hashlib.sha256()
     for side in sides:
         digest.update(b"side")
         for source in side:
             digest.update(json.dumps([source.name, len(source.examples)]).encode())
             for example in source.examples:
-                digest.update(json.dumps([example.name, *example.term_names]).encode())
+                digest.update(json.dumps(example.term_names).encode())
                 arrays = (example.ids, example.run_start, example.run_parent, example.position, example.label)
                 for array in (*arrays, example.weights):
                     digest.update(np.int64(array.size).tobytes())

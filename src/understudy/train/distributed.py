@@ -1,12 +1,11 @@
 """Several processes of one run: joining them, and agreeing on what concerns all of them.
 
-`torchrun` and `accelerate launch` tell each process its place through the environment. A process that fails alone would
+A process that fails alone would
 leave the others waiting in a collective for ever, so whatever may fail on one rank only is agreed upon by all.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,15 +15,7 @@ import torch.distributed as dist
 
 from understudy.errors import TrainError
 
-
-def world_size() -> int:
-    """Return the number of processes that the launcher started; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Return this process's number among them."""
-    return int(os.environ.get("RANK", "0"))
+from .launch import local_rank, world_size
 
 
 def training_device(wanted: str) -> torch.device:
@@ -37,12 +28,11 @@ def training_device(wanted: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise TrainError("train.device is cuda, but torch sees no GPU; set train.device: cpu, or install a CUDA torch")
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank >= torch.cuda.device_count():
+    if local_rank() >= torch.cuda.device_count():
         raise TrainError(
-            f"process {local_rank} of this machine finds {torch.cuda.device_count()} GPU(s); start one process for each"
+            f"process {local_rank()} of this machine finds {torch.cuda.device_count()} GPU(s); start one process each"
         )
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", local_rank())
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import numpy as np
 
 from .config import TrainConfig, TrainSection
 from .data import PreparedData
-from .distributed import world_size
 from .inputs import RunInputs
+from .launch import world_size
 from .loss import LOGITS_BYTES
 from .setup import check_fits, examples_per_step, lora_settings, make_planner
 
@@ -63,7 +63,7 @@ class DryRun:
     """What a run would do."""
 
     config: TrainConfig
-    base: str
+    model: str
     data: PreparedData
     rendering_fingerprint: str
     num_parameters: int
@@ -86,7 +86,7 @@ def describe(inputs: RunInputs) -> DryRun:
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return DryRun(
         config=config,
-        base=inputs.base,
+        model=f"tiny {config.model.tiny}" if config.model.tiny is not None else inputs.base,
         data=inputs.data,
         rendering_fingerprint=inputs.renderer.fingerprint(),
         num_parameters=num_parameters,

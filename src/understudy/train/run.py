@@ -22,9 +22,9 @@ from .adapter import ModelAdapter
 from .card import Outcome, model_card
 from .checkpoints import Checkpoint, Checkpoints, copy_model_files, read_training_state
 from .config import TrainSection
-from .distributed import rank, world_size
 from .engine import Engine
 from .inputs import RunInputs
+from .launch import rank, world_size
 from .plot import plot_loss
 from .reporting import Reporter
 from .resume import check_same_run, run_facts

@@ -14,7 +14,7 @@ from understudy.batching import Planner, Sampler
 from understudy.errors import ConfigError
 from understudy.objectives import Objective
 from understudy.objectives.behavioral_cloning import BehavioralCloning
-from understudy.rendering import Renderer, ServerProfile, load_tokenizer
+from understudy.rendering import Renderer, load_tokenizer
 
 from .config import LoraSection, ModelSection, ObjectiveSection, RenderingSection, TrainConfig, TrainSection
 from .data import PreparedData
@@ -62,20 +62,10 @@ def make_renderer(
     Raises:
         RenderError: there is no tokenizer or no chat template.
     """
-    profile = ServerProfile(
-        template_arguments=config.template_arguments,
-        clock=config.clock,
-        tool_arguments=config.tool_arguments,
-        null_content=config.null_content,
-        content_parts=config.content_parts,
-        thinking=config.thinking,
-        think_close=config.think_close,
-        stop_tokens=config.stop_tokens,
-    )
     loaded = load_tokenizer(tokenizer, chat_template=config.chat_template, trust_remote_code=model.trust_remote_code)
     return Renderer(
         loaded,
-        profile,
+        config.profile(),
         on_refusal=config.on_refusal,
         observations=not isinstance(objective, BehavioralCloning),
     )
