@@ -43,12 +43,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from understudy.formats import get_format, list_files, write_episodes
+    from understudy.formats import get_format, write_episodes
 
     target = get_format(args.to)
-    _check_target(args.dst, list_files(args.src), overwrite=args.overwrite)
     rejects = args.rejects or (f"{args.dst}.rejects.jsonl" if args.dst != "-" else None)
     reader = open_source(args, rejects=rejects)
+    _check_target(args.dst, reader.files(), overwrite=args.overwrite)
     result = write_episodes(args.dst, episodes_with_progress(reader, args, "converting"), target)
     _show_result(args, reader, result)
     show_rejected(reader, rejects)

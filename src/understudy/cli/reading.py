@@ -27,7 +27,8 @@ def add_source_arguments(parser: Parser) -> None:
         "src",
         nargs="+",
         metavar="SRC",
-        help="file, folder or glob (.json .jsonl .parquet, also .gz .zst), or - for standard input",
+        help="file, folder or glob (.json .jsonl .parquet, also .gz .zst), dataset_info.json#NAME, or - for standard "
+        "input",
     )
     parser.add_argument(
         "--format",
@@ -51,12 +52,14 @@ def open_source(args: argparse.Namespace, *, rejects: str | None = None) -> Epis
         ConfigError: the format is unknown, or ``--rejects`` stands without ``--skip-bad``.
         FormatError: nothing is there.
     """
-    from understudy.formats import list_files, read_episodes
+    from understudy.formats import read_episodes
 
     if args.rejects and not args.skip_bad:
         raise ConfigError("--rejects needs --skip-bad; without it the first bad row stops the command")
-    list_files(args.src)
-    return read_episodes(args.src, args.format, skip_bad=args.skip_bad, rejects=args.rejects or rejects)
+    source = args.src[0] if len(args.src) == 1 else args.src
+    reader = read_episodes(source, args.format, skip_bad=args.skip_bad, rejects=args.rejects or rejects)
+    reader.files()
+    return reader
 
 
 def episodes_with_progress(reader: EpisodeReader, args: argparse.Namespace, label: str) -> Iterator[Episode]:
@@ -66,7 +69,7 @@ def episodes_with_progress(reader: EpisodeReader, args: argparse.Namespace, labe
     with Progress(label, unit="episodes", total=args.limit, console=messages()) as progress:
         for episode in itertools.islice(reader, args.limit):
             yield episode
-            progress.advance()
+            progress.advance(fraction=reader.fraction)
 
 
 def show_rejected(reader: EpisodeReader, rejects: str | None) -> None:

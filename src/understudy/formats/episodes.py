@@ -14,7 +14,8 @@ from understudy.types import JSON, Episode
 from .base import Format, get_format
 from .dataset_info import load_dataset_info, split_reference
 from .detect import NUM_SNIFFED_ROWS, Detection, detect
-from .files import Source, read_rows
+from .files import Source, list_files, read_rows
+from .position import ReadPosition
 from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, dump_row
 from .writer import check_target, write_rows
 
@@ -42,6 +43,7 @@ class EpisodeReader:
         self._skip_bad = skip_bad
         self._rejects = Path(rejects) if rejects is not None else None
         self._max_row_bytes = max_row_bytes
+        self._position: ReadPosition | None = None
         reference = split_reference(source)
         if reference is not None:
             self._source, found = load_dataset_info(*reference)
@@ -55,8 +57,12 @@ class EpisodeReader:
         self.reasons.clear()
         if self._skip_bad and self._rejects is not None:
             self._rejects.unlink(missing_ok=True)
+        self._position = ReadPosition(self.files())
         rows = read_rows(
-            self._source, max_row_bytes=self._max_row_bytes, on_bad=self._reject if self._skip_bad else None
+            self._source,
+            max_row_bytes=self._max_row_bytes,
+            on_bad=self._reject if self._skip_bad else None,
+            position=self._position,
         )
         head: list[Row] = []
         if self.detection is None:
@@ -76,6 +82,19 @@ class EpisodeReader:
             self.num_episodes += len(episodes)
             self.place = f"{row.file}:{row.number}"
             yield from episodes
+
+    def files(self) -> list[str]:
+        """Return the files of the source.
+
+        Raises:
+            FormatError: there is none.
+        """
+        return list_files(self._source)
+
+    @property
+    def fraction(self) -> float | None:
+        """The share of the source that has been read, from 0 to 1; None where nobody can know."""
+        return self._position.fraction if self._position is not None else None
 
     def _reject(self, bad: BadRow) -> None:
         self.num_rows += 1

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from understudy.errors import FormatError
 from understudy.types.message import JSON
 
+from .position import ReadPosition
 from .rows import BadRow, Row, dump_row, parse_row
 
 _READ_BATCH_ROWS = 256
@@ -32,8 +33,11 @@ _EXACT_IN_FLOAT = range(-(2**53), 2**53 + 1)
 Convert = Callable[[Any], JSON]
 
 
-def read_parquet(file: str) -> Iterator[Row | BadRow]:
+def read_parquet(file: str, position: ReadPosition) -> Iterator[Row | BadRow]:
     """Read the rows of a Parquet file, a batch of a row group at a time.
+
+    Args:
+        position: is told the share of the rows that has been read.
 
     Raises:
         FormatError: it is no Parquet file, or a row group is broken.
@@ -48,6 +52,7 @@ def read_parquet(file: str) -> Iterator[Row | BadRow]:
             converts = {field.name: convert for field in parquet.schema_arrow if (convert := _converter(field.type))}
             number = 0
             for batch in parquet.iter_batches(batch_size=_READ_BATCH_ROWS):
+                position.set_share(number / parquet.metadata.num_rows)
                 for i in range(batch.num_rows):
                     number += 1
                     yield _read_row(batch, i, file, number, json_columns, converts)
