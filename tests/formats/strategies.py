@@ -1,4 +1,4 @@
-"""Random episodes for property tests: wild ones that only the native format must hold, and plain ones that many hold."""
+"""Random episodes for property tests: wild ones that only the native format must hold, plain ones that many hold."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from understudy import registry
+from understudy.errors import FormatError
 from understudy.formats import get_format, read_episodes, write_episodes
 from understudy.formats.rows import dump_row, parse_row
 from understudy.types import Episode, Message, SampledTokens, Trajectory, Turn
@@ -90,6 +91,13 @@ def test_whatever_does_not_come_back_is_named_as_lost(name: str, episode: Episod
     back = [one for row in encoded.rows for one in found.decode(parse_row(dump_row(row)), id="other")]
     if not encoded.lost:
         assert [as_text(one) for one in back] == [as_text(episode)]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_is_never_written(number: float) -> None:
+    with pytest.raises(FormatError, match="not finite") as caught:
+        get_format("native").encode(Episode("e", (Trajectory((Turn(None, reward=number),)),), task=number))
+    assert caught.value.field == "trajectories[0].turns[0].reward"
 
 
 def test_a_fork_is_written_as_rows_that_train_each_turn_once() -> None:

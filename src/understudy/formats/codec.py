@@ -28,15 +28,15 @@ def encode(value: Any) -> JSON:
         FormatError: a reward or a weight is not finite.
     """
     if isinstance(value, tuple):
-        return [encode(item) for item in value] if value and dataclasses.is_dataclass(value[0]) else list(value)
+        return _encode_items(value) if value and dataclasses.is_dataclass(value[0]) else list(value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     out: dict[str, JSON] = {}
-    for name, default, always in _written_fields(type(value)):
-        item = getattr(value, name)
-        if not always and type(item) is type(default) and item == default:
+    for field in _written_fields(type(value)):
+        name, item = field.name, getattr(value, field.name)
+        if not field.is_literal and type(item) is type(field.default) and item == field.default:
             continue
-        if isinstance(item, float) and not is_finite_number(item):
+        if field.is_float and item is not None and not is_finite_number(item):
             raise FormatError(f"{item} is not finite", field=name, mend="write a number, or None where it is unknown")
         try:
             out[name] = encode(item)
@@ -45,16 +45,39 @@ def encode(value: Any) -> JSON:
     return out
 
 
+def _encode_items(items: tuple[Any, ...]) -> list[JSON]:
+    out: list[JSON] = []
+    try:
+        for item in items:
+            out.append(encode(item))
+    except FormatError as error:
+        raise error.at(field=f"[{len(out)}]") from None
+    return out
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union; any other hint is its own."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _WrittenField:
+    name: str
+    default: Any
+    is_literal: bool
+    is_float: bool
+
+
 @cache
-def _written_fields(cls: type) -> tuple[tuple[str, Any, bool], ...]:
-    """Return each field's name, its default, and whether it is written even then."""
+def _written_fields(cls: type) -> tuple[_WrittenField, ...]:
     hints = typing.get_type_hints(cls)
     out = []
     for field in dataclasses.fields(cls):
+        hint = hints[field.name]
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        out.append((field.name, default, get_origin(hints[field.name]) is Literal))
+        out.append(_WrittenField(field.name, default, get_origin(hint) is Literal, float in _members(hint)))
     return tuple(out)
 
 
@@ -99,7 +122,7 @@ def decoder(cls: type) -> Decoder:
 def _decoder_of(hint: Any) -> Decoder:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return _union(get_args(hint))
+        return _union(_members(hint))
     if hint is Any:
         return lambda value: value
     if dataclasses.is_dataclass(hint):

@@ -13,8 +13,8 @@ from understudy.types.openai import WEIGHT_FLAGS
 def linear_pieces(episode: Episode) -> tuple[list[Episode], set[str]]:
     """Return the episode as episodes of one linear trajectory each, and what is lost by the cut.
 
-    There is one piece for each leaf of each trajectory; a leaf without any message has none. A turn that several leaves share keeps its weight in the first
-    piece and has none in the others, so that nothing is trained twice.
+    There is one piece for each leaf of each trajectory; a leaf without any message has none. A turn that several leaves
+    share keeps its weight in the first piece and has none in the others, so that nothing is trained twice.
     """
     lost: set[str] = set()
     pieces: list[Episode] = []
