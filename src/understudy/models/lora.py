@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,8 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT reads an attribute that transformers is about to rename
         torch.manual_seed(seed)
         try:
             return peft.get_peft_model(model, config)

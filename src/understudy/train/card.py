@@ -36,31 +36,28 @@ def model_card(config: TrainConfig, base: str, data: PreparedData, outcome: Outc
         "pipeline_tag": "text-generation",
         "tags": ["understudy", "supervised-fine-tuning", *(["lora"] if config.lora else [])],
     } | ({"base_model": base} if config.model.tiny is None else {})
-    what = "A LoRA adapter for" if config.lora else "Fine-tuned from"
+    what = "A LoRA adapter for" if config.lora else "A model made from"
     made_of = f"a tiny {config.model.tiny} with random weights" if config.model.tiny else f"`{base}`"
     settings = {"objective": config.objective, "lora": config.lora, "train": config.train}
-    shown = {name: _changed(section) for name, section in settings.items() if section is not None}
+    changed = {
+        name: section.model_dump(mode="json", exclude_defaults=True) for name, section in settings.items() if section
+    }
+    shown = {name: keys for name, keys in changed.items() if keys}
     parts = [
         f"---\n{dump_document(header)}---",
         f"# {config.train.run_name or config.output_dir.rstrip('/').rpartition('/')[2]}",
-        f"{what} {made_of} by supervised fine-tuning on agent trajectories with Understudy. The loss is on exactly the "
-        "tokens that the objective names, each behind the token ids that the model's server would have computed.",
+        f"{what} {made_of}, trained by supervised fine-tuning on agent trajectories with Understudy. The loss is on "
+        "exactly the tokens that the objective names, each behind the ids that the model's server would have computed.",
         "## Data",
         _data_table(data),
         "## Training",
         _outcome_table(outcome),
         "Settings that are not Understudy's defaults:",
-        f"```yaml\n{dump_document(shown)}```",
+        f"```yaml\n{dump_document(shown) if shown else ''}```",
         "## Provenance",
         _provenance(facts),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _changed(section: Any) -> dict[str, Any]:
-    """Return the settings of a section that differ from their defaults."""
-    dumped: dict[str, Any] = section.model_dump(mode="json", exclude_defaults=True)
-    return dumped
 
 
 def _data_table(data: PreparedData) -> str:

@@ -127,6 +127,7 @@ def _build(
     if settings.torch_compile:
         adapter.backbone.compile(dynamic=True)
     engine = make_engine(adapter, runner, settings, inputs.objective, data, num_steps=num_steps)
+    torch.manual_seed(settings.seed + rank())  # from here on dropout only; ranks must not drop the same
     state = _resumed(engine, found, num_steps)
     trackers = None
     if folder is not None:

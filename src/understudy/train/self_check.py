@@ -132,7 +132,7 @@ def _plain(adapter: ModelAdapter, rows: list[Example], factors: np.ndarray) -> t
         logits = logits[position].to(torch.promote_types(logits.dtype, torch.float32))
         loss = (torch.nn.functional.cross_entropy(logits, label, reduction="none") * weight).sum()
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     return total, _take_gradients(adapter)
 
 
