@@ -10,6 +10,8 @@ from understudy.config import config_markdown
 HERE = Path(__file__).parent
 
 CONFIGS = [
+    ("Training", "understudy.train.config:TrainConfig"),
+    ("Collecting", "understudy.collect.config:CollectConfig"),
     ("Server profile", "understudy.rendering.profile:ServerProfile"),
     ("Field mapping", "understudy.formats.mapping.spec:FieldMapping"),
 ]
