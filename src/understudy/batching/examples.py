@@ -101,7 +101,7 @@ def make_example(
         position=renumbered[tree.parent[targets]],
         label=tree.ids[targets],
         weights=stacked[:, targets],
-        num_row_tokens=_num_row_tokens(tree, supervised),
+        num_row_tokens=_num_row_tokens(parent, tree.depth[kept]),
         term_names=tuple(weights),
     )
 
@@ -117,8 +117,8 @@ def runs_of(parent: Ints) -> tuple[Ints, Ints]:
     return start.astype(np.int32), np.where(above >= 0, run_of[above], -1).astype(np.int32)
 
 
-def _num_row_tokens(tree: TokenTree, supervised: NDArray[np.bool_]) -> int:
-    """Return the tokens of separate rows: of each root-to-leaf path up to its last supervised token."""
-    counted = np.concatenate([[0], np.cumsum(supervised)])
-    last = supervised & (counted[tree.end] - counted[np.arange(tree.num_tokens) + 1] == 0)
-    return int((tree.depth[last] + 1).sum())
+def _num_row_tokens(parent: Ints, depth: Ints) -> int:
+    """Return the tokens of one row for each root-to-leaf path: its input tokens and a last label."""
+    is_leaf = np.ones(len(parent), bool)
+    is_leaf[parent[parent >= 0]] = False
+    return int((depth[is_leaf] + 2).sum())

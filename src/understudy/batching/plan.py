@@ -131,9 +131,10 @@ class Planner:
         if self._layout == "depth_first":
             forest = merge(examples)
             return (MicroBatch(forest, tuple(cut(forest, self._max_tokens))),)
-        join = merge if self._layout == "tree" else concatenate
+        shared = self._layout == "tree"
+        join = merge if shared else concatenate
         parts = self._fitting(examples)
-        forests = [join([parts[index] for index in held]) for held in pack(parts, self._max_tokens)]
+        forests = [join([parts[index] for index in held]) for held in pack(parts, self._max_tokens, shared=shared)]
         return tuple(MicroBatch(forest, tuple(whole(forest))) for forest in forests)
 
     def _fitting(self, examples: list[Example]) -> list[Example]:
