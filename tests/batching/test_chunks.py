@@ -80,4 +80,5 @@ def test_only_one_path_of_chunks_is_held_at_a_time(items: list[RandomExample], m
         held += chunks[step.chunk].num_tokens * (1 if step.what == "forward" else -1)
         most = max(most, held)
     assert held == 0
-    assert most <= int(np.max(forest.depth)) + 1 + max_tokens
+    # Besides the path: the rest of each stem that it leaves sideways, at most one for each halving of the subtree.
+    assert most <= int(np.max(forest.depth)) + 1 + max_tokens * (1 + np.log2(forest.num_tokens))

@@ -2,7 +2,7 @@
 
 A chunk is a few slices of the forest that are run through the model together. It sees the keys and values of the chunks
 above it. Forward passes run down the tree, and each chunk's backward pass runs as soon as all below it are done, so at
-any moment only the chunks of one path are held.
+any moment only the chunks of one path are held: its tokens, and of each stem that it leaves sideways the rest.
 
 There are two kinds. A *stem* is a slice of one path, cut from a subtree that is larger than the budget; the subtrees
 that leave it become later chunks. A *leaf* chunk holds whole subtrees that leave the same stem (or whole trees), as
