@@ -19,7 +19,7 @@ from .profile import ServerProfile
 from .refusal import RefusalCode, TurnRefused
 from .segments import SegmentTokenizer, common_prefix_length
 from .stops import StopTokens
-from .template import ChatTemplate
+from .template import ChatTemplate, Timeline
 
 Prepared = dict[str, Any]
 """A message as the template gets it."""
@@ -80,14 +80,29 @@ class TurnWriter:
         """Return the server's prompt text after these messages."""
         return self._render(context, tools, True, arguments or {})
 
-    def write(self, context: Sequence[Prepared], message: Prepared, tools: Any) -> Continuation:
+    def timeline(self, conversation: Sequence[Prepared], tools: Any) -> Timeline | None:
+        """Return the prompts of all turns of a conversation at once, where the template allows it."""
+        return self._template.timeline(conversation, tools, arguments=self._profile.template_arguments)
+
+    def write(
+        self, context: Sequence[Prepared], message: Prepared, tools: Any, known: tuple[str, str] | None = None
+    ) -> Continuation:
         """Return the prompt after `context` and the target of `message`.
+
+        Args:
+            known: the prompt, and the text with the message, where a timeline has given them already.
 
         Raises:
             TurnRefused: there is no exact target; the code says why.
         """
         reasoning = message.get("reasoning_content") or split_reasoning(_text(message))[0]
         refusals: list[TurnRefused] = []
+        if known is not None and known[1].startswith(known[0]):
+            try:
+                target = self._finish(context, message, tools, {}, known[1][len(known[0]) :])
+                return Continuation(known[0], target, "direct", {})
+            except TurnRefused:
+                pass  # told again below, with every other way tried
         for way in (self._direct, self._anchored):
             for arguments in self._request_arguments(bool(reasoning.strip())):
                 try:

@@ -104,18 +104,11 @@ class ServerProfile(ConfigModel):
         return ({"id": call.id} if call.id is not None else {}) | out
 
 
-def _refuse_surrogates(value: Any) -> None:
+def _refuse_surrogates(prepared: dict[str, Any]) -> None:
     """Refuse text that UTF-8 cannot hold, wherever it stands in the prepared message."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            excerpt = value[max(0, error.start - 20) : error.end + 20].encode("ascii", "backslashreplace").decode()
-            raise TurnRefused(RefusalCode.LONE_SURROGATE, "the text is not valid Unicode", excerpt) from None
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_surrogates(key)
-            _refuse_surrogates(item)
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_surrogates(item)
+    text = json.dumps(prepared, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        excerpt = text[max(0, error.start - 20) : error.end + 20].encode("ascii", "backslashreplace").decode()
+        raise TurnRefused(RefusalCode.LONE_SURROGATE, "the text is not valid Unicode", excerpt) from None

@@ -21,8 +21,8 @@ from understudy.types.tokens import Ints
 
 from .huggingface import ModelTokenizer
 
-VERIFY_FIRST = 8
-VERIFY_EVERY = 64
+VERIFY_FIRST = 2
+VERIFY_EVERY = 1024
 MAX_REMEMBERED_CHARS = 16_000_000
 
 

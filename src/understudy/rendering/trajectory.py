@@ -20,9 +20,13 @@ from .coverage import holds
 from .observations import locate_contents
 from .refusal import Refusal, RefusalCode, TurnRefused
 from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
+from .template import Timeline
 
 if TYPE_CHECKING:
     from .renderer import Renderer
+
+MIN_TURNS_OF_TIMELINE = 3
+"""A timeline costs two renders of the whole conversation, so shorter ones gain nothing."""
 
 
 class TrajectoryRendering:
@@ -34,6 +38,8 @@ class TrajectoryRendering:
         self._builder = TokenTreeBuilder()
         self._prepared: dict[int, Prepared | TurnRefused] = {}  # by id(message), which the trajectory keeps alive
         self._tools: dict[int, Any] = {}  # by root turn
+        self._contexts: dict[int, list[Message]] = {}  # by turn
+        self._timelines: dict[int, Timeline | None] = {}  # by turn
         self._inspected: set[int] = set()  # messages that were looked at, by id(message)
         self._observed: set[int] = set()  # messages whose tokens were located, by id(message)
         self._turns: list[RenderedTurn] = []
@@ -98,9 +104,19 @@ class TrajectoryRendering:
         return prepared
 
     def _messages_before(self, index: int) -> list[Message]:
-        turn = self._trajectory.turns[index]
-        before = [] if turn.parent is None else self._trajectory.messages(turn.parent)
-        return [*before, *turn.observation]
+        """Return the messages before the turn's action, from those before its parent's."""
+        known = self._contexts.get(index)
+        if known is None:
+            turn = self._trajectory.turns[index]
+            if turn.parent is None:
+                before = []
+            elif turn.parent in self._contexts:
+                action = self._trajectory.turns[turn.parent].action
+                before = [*self._contexts[turn.parent], *([action] if action else [])]
+            else:
+                before = self._trajectory.messages(turn.parent)
+            known = self._contexts[index] = [*before, *turn.observation]
+        return known
 
     def _start(self, index: int) -> tuple[list[Message], list[Prepared], Any, TurnWriter]:
         """Return the messages before the turn, the same prepared, the tools, and the writer for them."""
@@ -109,6 +125,33 @@ class TrajectoryRendering:
             raise TurnRefused(RefusalCode.EMPTY_CONTEXT, "no message stands before the turn")
         tools = self._tools[self._trajectory.lineage(index)[0]]
         return messages, [self._require(message) for message in messages], tools, self._renderer.writer_for(tools)
+
+    def _known(self, index: int, position: int) -> tuple[str, str] | None:
+        """Return the prompt of the turn and the text with its action, if a timeline holds them.
+
+        Args:
+            position: how many messages stand before the action.
+        """
+        if index not in self._timelines:
+            self._add_timeline(index)
+        timeline = self._timelines[index]
+        return timeline.around(position) if timeline is not None else None
+
+    def _add_timeline(self, index: int) -> None:
+        """Make the timeline of the first whole conversation that goes through this turn."""
+        turns = self._trajectory.turns
+        leaf = index
+        for later in range(index + 1, len(turns)):
+            if turns[later].parent == leaf:
+                leaf = later
+        lineage = self._trajectory.lineage(leaf)
+        conversation = [self._prepared[id(message)] for message in self._trajectory.messages(leaf)]
+        timeline = None
+        if len(lineage) >= MIN_TURNS_OF_TIMELINE and not any(isinstance(m, TurnRefused) for m in conversation):
+            tools = self._tools[lineage[0]]
+            timeline = self._renderer.writer_for(tools).timeline(conversation, tools)  # type: ignore[arg-type]
+        for turn in lineage:
+            self._timelines.setdefault(turn, timeline)
 
     def _holds_unseen_observation(self, index: int) -> bool:
         """True for a turn whose observation is to be located and stands in no supervised turn's prompt."""
@@ -130,7 +173,7 @@ class TrajectoryRendering:
         turn = self._trajectory.turns[index]
         messages, context, tools, writer = self._start(index)
         assert turn.action is not None
-        found = writer.write(context, self._require(turn.action), tools)
+        found = writer.write(context, self._require(turn.action), tools, self._known(index, len(context)))
         self._inspect(index, messages, context, found.prompt)
         prompt_ids, target_ids = self._renderer.segments.encode_continuation(found.prompt, found.target)
         spans = self._observation_spans(index, messages, context, tools, found.prompt, found.arguments)
@@ -197,11 +240,13 @@ class TrajectoryRendering:
     def _inspect(self, index: int, messages: Sequence[Message], context: Sequence[Prepared], prompt: str) -> None:
         """Note control tokens written in ordinary text, and messages that the template does not print."""
         pattern = self._renderer.segments.added_pattern
-        for message, prepared in zip(messages, context, strict=True):
-            text = prepared.get("content")
-            if id(message) in self._inspected or not isinstance(text, str):
-                continue
+        # A conversation is inspected from its beginning on, so the first known message from behind ends the new ones.
+        known = next((n for n in reversed(range(len(messages))) if id(messages[n]) in self._inspected), -1)
+        for message, prepared in zip(messages[known + 1 :], context[known + 1 :], strict=True):
             self._inspected.add(id(message))
+            text = prepared.get("content")
+            if not isinstance(text, str):
+                continue
             found = pattern.search(text) if pattern else None
             if found:
                 self._control_strings.append(ControlString(index, message.role, found.group()))

@@ -88,6 +88,8 @@ class TokenTreeBuilder:
         self._nodes: list[_Node] = [_Node(np.zeros(0, np.int32), 0, -1)]
         self._sequences: list[tuple[int, tuple[Span, ...]]] = []  # (node that the sequence ends with, spans)
         self._num_inserted_tokens = 0
+        self._last_ids: Ints = np.zeros(0, np.int32)  # the last sequence inserted whole
+        self._last_node = 0  # and the node it ends with
 
     def insert(self, ids: Sequence[int] | Ints, spans: Sequence[Span] = (), *, after: int | None = None) -> int:
         """Insert one sequence, the ids of one call: prompt and reply; return its index in `TokenTree.sequences`.
@@ -107,9 +109,30 @@ class TokenTreeBuilder:
         for span in spans:
             if not 0 <= span.start < span.stop <= length:
                 raise ValueError(f"span {span.start}:{span.stop} lies outside {length} tokens")
-        self._sequences.append((self._walk(added, above), tuple(spans)))
+        if after is None:
+            above, rest = self._start_from_last(added)
+            self._last_ids, self._last_node = added, self._walk(rest, above)
+            end = self._last_node
+        else:
+            end = self._walk(added, above)
+        self._sequences.append((end, tuple(spans)))
         self._num_inserted_tokens += len(added)
         return len(self._sequences) - 1
+
+    def _start_from_last(self, sequence: Ints) -> tuple[int, Ints]:
+        """Return the node in which the part shared with the last whole sequence ends, and what is left of `sequence`.
+
+        The next call of a conversation begins like the last one, so this saves walking down all of it.
+        """
+        shared = _common_prefix(self._last_ids, sequence)
+        if not shared:
+            return 0, sequence
+        node = self._last_node
+        while self._nodes[node].start_depth >= shared:
+            node = self._nodes[node].parent
+        if shared < self._nodes[node].stop_depth:
+            node = self._split(node, shared - self._nodes[node].start_depth)
+        return node, sequence[shared:]
 
     def _walk(self, sequence: Ints, current: int) -> int:
         """Follow the sequence from the end of node `current`, adding what is new; return the node that ends with it."""
@@ -234,9 +257,21 @@ class TokenTree:
         for node, spans in self.sequences:
             if not spans:
                 continue
-            path = self.path(node)
             for span in spans:
-                yield span, path[span.start : span.stop]
+                yield span, self._slice_of_path(node, span.start, span.stop)
+
+    def _slice_of_path(self, node: int, start: int, stop: int) -> Ints:
+        """Return the token indices of depths start to stop on the way to `node`."""
+        runs: list[Ints] = []
+        while stop > start:
+            first = int(self.node_start[node])
+            depth = int(self.depth[first])
+            if depth < stop:
+                low = max(start, depth)
+                runs.append(np.arange(first + low - depth, first + stop - depth, dtype=np.int32))
+                stop = low
+            node = int(self.node_parent[node])
+        return np.concatenate(runs[::-1])
 
     def sequence_ids(self, index: int) -> Ints:
         """Return the ids of the `index`-th inserted sequence."""
