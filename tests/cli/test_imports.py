@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.cli.commands import WEATHER
 from understudy.cli.main import VERBS
 
 HEAVY = ("torch", "transformers", "tokenizers", "pyarrow", "pydantic", "numpy", "rich", "yaml")
@@ -28,5 +29,5 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_data_commands_import_neither_torch_nor_transformers() -> None:
-    code = "from understudy.cli.main import main; main(['stats', 'examples/data/weather.jsonl'])"
+    code = f"from understudy.cli.main import main; main(['stats', {str(WEATHER)!r}])"
     assert not {"torch", "transformers"} & set(heavy_modules_after(code))
