@@ -21,7 +21,7 @@ WRITES_CALLS_IN_ITS_OWN_LANGUAGE = ("gemma", "pythonic", "olmo3", "phi4_mini", "
 """Templates that write calls as Python or in a notation of their own, which is not read."""
 
 REFUSED_AT_FIRST = ("deepseekv31__vllm", "mistral_small_tool_call__mistralrs")
-"""Templates whose first call after a user message is refused by the renderer, so that there is nothing to learn from."""
+"""Templates whose first call after a user message the renderer refuses, so that there is nothing to learn from."""
 
 
 def renderer_for(path: Path, tokenizer: Any, stop_table: list[dict[str, Any]]) -> Renderer:
