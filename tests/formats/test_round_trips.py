@@ -87,7 +87,13 @@ def test_plain_text_chats_survive_word_for_word(name: str, episode: Episode) -> 
 @given(episode=wild_episodes)
 def test_whatever_does_not_come_back_is_named_as_lost(name: str, episode: Episode) -> None:
     found = get_format(name)
-    encoded = found.encode(episode)
+    try:
+        encoded = found.encode(episode)
+    except FormatError as error:
+        # Where an image stands beside text that has the placeholder of one, no row can tell them apart.
+        if name != "sharegpt" or "placeholders" not in error.reason:
+            raise
+        return
     back = [one for row in encoded.rows for one in found.decode(parse_row(dump_row(row)), id="other")]
     if not encoded.lost:
         assert [as_text(one) for one in back] == [as_text(episode)]
