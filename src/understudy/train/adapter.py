@@ -158,6 +158,13 @@ class ModelAdapter:
         finally:
             config._attn_implementation = before
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Let every layer run forward a second time in the backward pass instead of holding its activations."""
+        # transformers renamed it in 5.23; the old name still works there, with a warning
+        enable = getattr(self.causal_lm, "activation_checkpointing_enable", None)
+        enable = enable or self.causal_lm.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
     def sliding_windows(self) -> list[int]:
         """Return the sliding windows that layers of this model may have, in tokens; empty when all see everything."""
         window = getattr(self.config, "sliding_window", None)
