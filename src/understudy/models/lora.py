@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,7 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT reads an attribute that transformers is about to rename
+    with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         try:
             return peft.get_peft_model(model, config)
@@ -79,11 +79,20 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool 
     """
     peft = require_peft("an adapter")
     try:
-        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        with _quiet():
+            return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"{folder}: this adapter does not fit the model: {' '.join(str(error).split())[:300]}"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide that PEFT reads an attribute which transformers is about to rename."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _check_names(model: PreTrainedModel, settings: LoraSettings) -> None:
