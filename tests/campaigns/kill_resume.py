@@ -1,8 +1,8 @@
 """Kill a training run at random moments, resume it every time, and hold the result against a run that nobody disturbed.
 
-``python -m tests.campaigns.kill_resume`` kills ten times: half of the kills at any moment of a step, half while a
-checkpoint is being written. Now and then the newest checkpoint is cut short as well, as a broken disk would. The
-resumed run must end with the very same losses, gradient norms, weights and optimiser state, bit for bit.
+``python -m tests.campaigns.kill_resume`` kills ten times: within a step, while a checkpoint is being written, and while
+the run starts. Now and then the newest checkpoint is cut short as well, as a broken disk would. The resumed run must
+end with the very same losses, gradient norms, weights and optimiser state, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "import sys; from understudy.cli.main import main; sys.exit(main())"
 TIMEOUT_SECONDS = 300
+START_SECONDS = 8.0
 NOT_COMPARED = ("time", "seconds", "eval_seconds", "tokens_per_second")
 
 CONFIG = """
@@ -68,9 +69,7 @@ def run_campaign(folder: Path, variant: str, *, num_kills: int, num_steps: int, 
     campaign = Campaign()
     while len(campaign.kills) < num_kills:
         process = start(config, disturbed, "--resume")
-        while_saving = len(campaign.kills) % 2 == 1
-        left = num_kills - len(campaign.kills)
-        moment = kill_at_random(process, disturbed, generator, while_saving=while_saving, share=1 / (left + 1))
+        moment = kill_at_random(process, disturbed, generator, len(campaign.kills), num_kills)
         if moment is None:
             break
         campaign.kills.append(moment)
@@ -100,29 +99,38 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_at_random(
-    process: subprocess.Popen[bytes], folder: Path, generator: random.Random, *, while_saving: bool, share: float
+    process: subprocess.Popen[bytes], folder: Path, generator: random.Random, number: int, num_kills: int
 ) -> str | None:
-    """Kill -9 after a random part of the steps that are left; return what it was doing, None if it was done before."""
-    first = num_measured(folder)
-    total = wait_for_total(process, folder)
-    steps_to_go = generator.randint(1, max(int((total - first) * share * 2), 1))
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while process.poll() is None and num_measured(folder) < min(first + steps_to_go, total - 1):
-        check(deadline)
-    while while_saving and process.poll() is None and not list(folder.glob(".checkpoint-*.tmp")):
-        check(deadline)
-    time.sleep(generator.uniform(0, 0.004 if while_saving else 0.05))
+    """Kill -9 at a random moment; return what it was doing, None if it was done before."""
+    if number % 5 == 4:
+        time.sleep(generator.uniform(0.2, START_SECONDS))
+    else:
+        wait_for_steps(process, folder, generator, share=2 / (num_kills - number + 1))
+        while_saving = number % 2 == 1
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while while_saving and process.poll() is None and not list(folder.glob(".checkpoint-*.tmp")):
+            check(deadline)
+        time.sleep(generator.uniform(0, 0.004 if while_saving else 0.05))
     if process.poll() is not None:
         finish(process)
         return None
     process.send_signal(signal.SIGKILL)
     process.communicate()
     leftovers = [entry.name for entry in folder.glob(".checkpoint-*.tmp")]
-    doing = f"while writing {leftovers[0]}" if leftovers else "within a step"
-    return f"after {num_measured(folder)} measured steps, {doing}"
+    doing = "while starting" if number % 5 == 4 else "within a step"
+    return f"with {num_measured(folder)} steps done, {f'while writing {leftovers[0]}' if leftovers else doing}"
 
 
-def wait_for_total(process: subprocess.Popen[bytes], folder: Path) -> int:
+def wait_for_steps(process: subprocess.Popen[bytes], folder: Path, generator: random.Random, *, share: float) -> None:
+    """Wait until the run has done a random part, at most `share`, of the steps that are left."""
+    first, total = num_measured(folder), num_steps_of(process, folder)
+    wanted = min(first + generator.randint(1, max(int((total - first) * share), 1)), total - 1)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while process.poll() is None and num_measured(folder) < wanted:
+        check(deadline)
+
+
+def num_steps_of(process: subprocess.Popen[bytes], folder: Path) -> int:
     """Return the number of steps of the whole run, from the resolved config."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (folder / "config.yaml").exists() and process.poll() is None:
