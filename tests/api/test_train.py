@@ -155,6 +155,17 @@ def test_an_adapter_can_be_merged_into_a_model_that_needs_no_peft(base, tmp_path
     assert not list((tmp_path / "merged").glob("adapter*"))
 
 
+def test_tied_embeddings_can_be_trained_whole_beside_an_adapter(base, tmp_path) -> None:
+    from understudy.models.export import export_model
+
+    lora = {"lora_r": 2, "modules_to_save": ["embed_tokens"]}
+    train(base, tmp_path / "run", lora=lora, train={"learning_rate": 1e-2})
+    export_model(tmp_path / "run", tmp_path / "merged")
+    before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (base, tmp_path / "merged"))
+    assert not torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
+    assert after.get_input_embeddings().weight is after.get_output_embeddings().weight
+
+
 # Going on.
 
 

@@ -34,20 +34,31 @@ def load_model(
         device: where to put it; the CPU by default.
 
     Raises:
-        ConfigError: nothing is there, it is no causal language model, it has no safetensors, or it needs its own code.
+        ConfigError: nothing is there, it is no causal language model, it has no safetensors, weights are missing, or it
+            needs its own code.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     wanted: Any = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=wanted, trust_remote_code=trust_remote_code, use_safetensors=True
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=wanted,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except ImportError as error:
         raise ConfigError(f"{path}: this model needs a package that is not installed: {error}") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(_explain(path, error)) from error
+    absent = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
+    if absent:
+        raise ConfigError(
+            f"{path}: {len(absent)} weights of this architecture are not there, and would be random: {absent[0]}, …"
+        )
     return model.to(device) if device is not None else model
 
 

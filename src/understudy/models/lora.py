@@ -59,6 +59,7 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0
         lora_dropout=settings.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         modules_to_save=list(settings.modules_to_save) or None,
+        ensure_weight_tying=bool(settings.modules_to_save) and model.config.get_text_config().tie_word_embeddings,
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
     )

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training import make_base
+from understudy.errors import ConfigError
+from understudy.models.load import load_model
+from understudy.models.lora import LoraSettings, add_adapter, load_adapter
+
+IDS = torch.arange(12)[None]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def trained(model: torch.nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True}, {"lora_dropout": 0.3}])
+def test_a_new_adapter_changes_nothing_yet(base, options) -> None:
+    plain = load_model(base).eval()
+    before = plain(IDS).logits.detach()
+    adapted = add_adapter(plain, LoraSettings(r=4, **options)).eval()
+    assert torch.allclose(adapted(IDS).logits, before, atol=1e-6)
+
+
+def test_only_the_adapter_is_trained_and_the_output_layer_has_none(base) -> None:
+    names = trained(add_adapter(load_model(base), LoraSettings(r=4)))
+    assert names
+    assert all("lora_" in name for name in names)
+    assert not any("lm_head" in name or "embed_tokens" in name for name in names)
+
+
+def test_layers_can_be_chosen_by_name_and_by_expression(base) -> None:
+    by_name = trained(add_adapter(load_model(base), LoraSettings(r=2, target_modules=["q_proj", "v_proj"])))
+    by_expression = trained(add_adapter(load_model(base), LoraSettings(r=2, target_modules=r".*\.(q|v)_proj")))
+    assert by_name == by_expression
+    assert len(by_name) == 4
+
+
+def test_layers_can_be_trained_whole_beside_the_adapter(base) -> None:
+    names = trained(add_adapter(load_model(base), LoraSettings(r=2, modules_to_save=["embed_tokens"])))
+    assert any("embed_tokens" in name for name in names)
+
+
+def test_equal_seeds_give_equal_adapters(base) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = add_adapter(load_model(base), LoraSettings(r=2), seed=seed)
+        return torch.cat([p.detach().flatten() for name, p in model.named_parameters() if "lora_A" in name])
+
+    torch.manual_seed(5)
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_an_adapter_comes_back_from_its_folder(base, tmp_path) -> None:
+    model = add_adapter(load_model(base), LoraSettings(r=2)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(load_adapter(load_model(base), tmp_path).eval()(IDS).logits, model(IDS).logits)
+    assert trained(load_adapter(load_model(base), tmp_path)) == []
+    assert trained(load_adapter(load_model(base), tmp_path, trainable=True)) == trained(model)
+
+
+def test_an_adapter_for_another_model_is_refused(base, tmp_path) -> None:
+    other = load_model(make_base(tmp_path / "other", hidden_size=48))
+    add_adapter(other, LoraSettings(r=2)).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="does not fit the model"):
+        load_adapter(load_model(base), tmp_path / "adapter")
