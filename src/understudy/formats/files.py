@@ -12,7 +12,6 @@ import gzip
 import io
 import os
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,7 +22,7 @@ from understudy.errors import FormatError
 
 from .json_stream import Replayed, Stream, read_lines, read_values, sniff
 from .position import ReadPosition
-from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, parse_row
+from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row
 
 Source = str | Path | Sequence[str | Path]
 """A file, a folder, a glob, ``-``, or a list of these."""
@@ -115,7 +114,7 @@ def _read_file(file: str, max_row_bytes: int, position: ReadPosition) -> Iterato
             yield row
     except FormatError as error:
         yield BadRow(error.at(file=name, row=number + 1), b"")
-    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         mend = "the file may be incomplete: fetch or write it again"
         yield BadRow(FormatError(f"the compressed data is broken: {error}", file=name, row=number + 1, mend=mend), b"")
     except OSError as error:
@@ -129,7 +128,9 @@ def _open_rows(file: str, name: str, max_row_bytes: int, position: ReadPosition)
 
         yield from read_parquet(file, position)
     elif lower.endswith(".eval"):
-        yield from _read_eval(file, max_row_bytes)
+        from .eval_log import read_eval_log
+
+        yield from read_eval_log(file, max_row_bytes)
     else:
         with closing(_open_binary(file, position)) as stream:
             if lower.removesuffix(".gz").removesuffix(".zst").endswith(_JSON_LINES):
@@ -169,25 +170,3 @@ class _Gzip(gzip.GzipFile):
     def close(self) -> None:
         super().close()
         self._below.close()
-
-
-def _read_eval(file: str, max_row_bytes: int) -> Iterator[Row | BadRow]:
-    """Read an inspect_ai log: a zip whose ``samples/*.json`` are the rows, each with the log's ``header`` added."""
-    with zipfile.ZipFile(file) as archive:
-        names = sorted(name for name in archive.namelist() if name.startswith("samples/") and name.endswith(".json"))
-        header = parse_row(archive.read("header.json")) if "header.json" in archive.namelist() else None
-        for number, name in enumerate(names, start=1):
-            if archive.getinfo(name).file_size > max_row_bytes:
-                reason = f"the sample is longer than max_row_bytes ({max_row_bytes:,})"
-                error = FormatError(reason, file=file, row=number, field=name, mend="raise max_row_bytes")
-                yield BadRow(error, b"")
-                continue
-            data = archive.read(name)
-            try:
-                sample = parse_row(data)
-                if not isinstance(sample, dict):
-                    raise FormatError("a sample is an object")
-            except FormatError as error:
-                yield BadRow(error.at(file=file, row=number, field=name), data)
-            else:
-                yield Row({**sample, "header": header}, file, number)

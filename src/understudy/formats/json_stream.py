@@ -40,6 +40,7 @@ _CHUNK_CHARS = 1024 * 1024
 # A data set written as one object whose first key holds its items. Each item is a row of its own.
 _ENVELOPE = re.compile(r'\{\s*"(trajectories)"\s*:\s*\[')
 _SPACE = re.compile(r"[ \t\r\n]*")
+_PARTNERS = {"]": "[", "}": "{"}
 _STRUCTURE = re.compile(r'\\.|["{}\[\],]', re.DOTALL)
 
 
@@ -237,8 +238,13 @@ class _Source:
             raise FormatError("text follows the end of the list of rows")
 
     def skip_value(self, *, in_array: bool) -> bool:
-        """Pass over a value that does not parse, by its brackets and quotes; False when its end is not found."""
-        depth, in_string, scanned = 0, False, self.position
+        """Pass over a value that does not parse, by its brackets and quotes; False when its end is not found.
+
+        A closing bracket closes all that was opened since its partner, so one that is missing costs no other value.
+        """
+        opened: list[str] = []
+        num_open = {"[": 0, "{": 0}
+        in_string, scanned = False, self.position
         while True:
             for match in _STRUCTURE.finditer(self.text, scanned):
                 token = match.group()
@@ -246,14 +252,18 @@ class _Source:
                     in_string = not in_string
                 elif in_string or token[0] == "\\":
                     continue
-                elif token in "[{":
-                    depth += 1
-                elif depth == 0 and in_array and token in ",]":
+                elif token in num_open:
+                    opened.append(token)
+                    num_open[token] += 1
+                elif not opened and in_array and token in ",]":
                     self.position = match.start()
                     return True
-                elif token in "]}":
-                    depth = max(depth - 1, 0)
-                    if depth == 0:
+                elif token in _PARTNERS:
+                    if num_open[_PARTNERS[token]]:
+                        while (last := opened.pop()) != _PARTNERS[token]:
+                            num_open[last] -= 1
+                        num_open[last] -= 1
+                    if not opened:
                         self.position = match.end()
                         return True
             # A backslash at the very end belongs to a character that is not read yet.

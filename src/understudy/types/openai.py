@@ -24,10 +24,10 @@ WEIGHT_FLAGS = ("weight", "loss_weight", "loss", "training", "trainable")
 """Keys by which sources say how much one message counts in the loss."""
 
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-_IMAGE_PARTS = frozenset({"image_url", "image", "input_image"})
-_REASONING_PARTS = frozenset({"reasoning", "thinking"})
-_CALL_PARTS = frozenset({"tool_call", "tool_use", "function_call"})
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_IMAGE_PARTS = ("image_url", "image", "input_image")
+_REASONING_PARTS = ("reasoning", "thinking")
+_CALL_PARTS = ("tool_call", "tool_use", "function_call")
 _ARGUMENT_KEYS = ("arguments", "args", "parameters", "input")
 
 
