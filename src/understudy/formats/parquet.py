@@ -56,7 +56,7 @@ def read_parquet(file: str, position: ReadPosition) -> Iterator[Row | BadRow]:
                 for i in range(batch.num_rows):
                     number += 1
                     yield _read_row(batch, i, file, number, json_columns, converts)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise FormatError(f"the Parquet file is broken: {error}", mend="fetch or write the file again") from error
