@@ -89,10 +89,12 @@ class Format(ABC):
             row = self.write_row(piece)
             try:
                 back = self.decode(row, id="")
+                lost |= differences(piece, back[0]) if len(back) == 1 else {"trajectories"}
             except FormatError as error:
                 reason = f"the episode {episode.id!r} cannot be written as {self.name}: {error.reason}"
                 raise FormatError(reason, field=error.field, mend=error.mend) from error
-            lost |= differences(piece, back[0]) if len(back) == 1 else {"trajectories"}
+            except RecursionError:
+                raise FormatError(f"the episode {episode.id!r} is nested too deeply") from None
             rows.append(row)
         return Encoded(rows, tuple(sorted(lost)))
 

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from understudy.errors import FormatError
+
 from .message import JSON, Message, Tool
 from .openai import message_from_openai, message_weight
 from .openai_tools import tools_from_openai
@@ -213,7 +215,14 @@ def turns_from_messages(
 
 
 def content_hash(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
-    """Return 16 hexadecimal digits that stand for a conversation with its tools."""
-    content = [[asdict(message) for message in messages], [tool.definition for tool in tools]]
-    text = json.dumps(content, sort_keys=True, default=str)
+    """Return 16 hexadecimal digits that stand for a conversation with its tools.
+
+    Raises:
+        FormatError: a value in it is nested too deeply.
+    """
+    try:
+        content = [[asdict(message) for message in messages], [tool.definition for tool in tools]]
+        text = json.dumps(content, sort_keys=True, default=str)
+    except RecursionError:
+        raise FormatError("the conversation is nested too deeply") from None
     return hashlib.sha256(text.encode()).hexdigest()[:16]
