@@ -122,6 +122,36 @@ def test_a_validation_file_is_reported_under_its_own_name(base, tmp_path) -> Non
     assert row["eval_sources"].keys() == {"validation"}
 
 
+# What decides how it is computed decides no result.
+
+
+@pytest.fixture(scope="module")
+def plain_losses(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of a run in float32, depth first."""
+    output = tmp_path_factory.mktemp("runs") / "plain"
+    train(base, output)
+    return metrics(output)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [
+        ({"layout": "rows"}, 1e-5),
+        ({"layout": "tree"}, 1e-5),
+        ({"max_tokens_per_batch": 64}, 1e-5),
+        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}, 1e-5),
+        ({"gradient_checkpointing": True}, 1e-5),
+        ({"optim": "adamw_torch"}, 1e-4),
+        ({"bf16": True}, 2e-2),
+        ({"fp16": True}, 2e-2),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_how_it_is_computed_does_not_change_the_losses(base, tmp_path, plain_losses, settings, tolerance) -> None:
+    train(base, tmp_path / "run", train=settings)
+    assert metrics(tmp_path / "run") == pytest.approx(plain_losses, rel=tolerance)
+
+
 # LoRA.
 
 

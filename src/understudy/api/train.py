@@ -91,8 +91,8 @@ def dry_run(
     from understudy.train.inputs import prepare_inputs
 
     with _quiet_transformers(), tempfile.TemporaryDirectory() as temporary:
-        sources, base = _base(checked, sources, Path(temporary), is_main=True)
-        inputs = prepare_inputs(checked, sources, base=base, tokenizer=checked.model.tokenizer or base)
+        in_memory, base = _base(checked, sources, Path(temporary), is_main=True)
+        inputs = prepare_inputs(checked, in_memory, base=base, tokenizer=checked.model.tokenizer or base)
         return describe(inputs)
 
 

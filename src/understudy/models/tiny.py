@@ -147,7 +147,7 @@ def train_tokenizer(
 
 
 def save_tiny(
-    folder: Path, architecture: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, **sizes: int
+    folder: Path, architecture: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0, **sizes: Any
 ) -> None:
     """Write a tiny model for a tokenizer, and the tokenizer, to a new folder; whole or not at all.
 

@@ -161,4 +161,4 @@ def _activations(config: TrainSection, model: Any, plans: StepPlans, weight_byte
         per_token = model.num_hidden_layers * model.hidden_size + width
     else:
         per_token = model.num_hidden_layers * width
-    return tokens * per_token * bytes_each + LOGITS_BYTES
+    return int(tokens * per_token * bytes_each) + LOGITS_BYTES

@@ -31,7 +31,7 @@ def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimi
     groups = [group for group in groups if group["params"]]
     if config.optim == "adamw_8bit":
         try:
-            from bitsandbytes.optim import AdamW8bit
+            from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
             raise MissingDependency(
                 "bitsandbytes", needed_for="train.optim: adamw_8bit", install="bitsandbytes"
@@ -47,7 +47,7 @@ def make_scheduler(
     from transformers import get_scheduler
 
     num_warmup_steps = config.warmup_steps or math.ceil(num_steps * config.warmup_ratio)
-    name = config.lr_scheduler_type
+    name: str = config.lr_scheduler_type
     if name == "constant" and num_warmup_steps:
         name = "constant_with_warmup"
     return get_scheduler(name, optimizer, num_warmup_steps=num_warmup_steps, num_training_steps=num_steps)

@@ -55,7 +55,7 @@ class Reporter:
         """Tell what an optimiser step measured; `step` counts those done, `learning_rate` is the one it used."""
         if self._metrics is None or self._progress is None:
             return
-        row = {
+        row: dict[str, Any] = {
             "epoch": round(epoch, 6),
             "loss": stats.loss,
             "learning_rate": learning_rate,
@@ -82,7 +82,7 @@ class Reporter:
         """Tell what a validation measured after `step` steps."""
         if self._metrics is None or self._progress is None:
             return
-        row = {
+        row: dict[str, Any] = {
             "epoch": round(epoch, 6),
             "eval_loss": stats.loss,
             "eval_seconds": seconds,

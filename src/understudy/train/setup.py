@@ -6,6 +6,7 @@ Each function builds one part, and refuses what cannot work with a message that 
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,10 +136,10 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
             model = load_adapter(model, checkpoint, trainable=True)
     model.train()
     if config.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if config.lora is not None:
-            model.enable_input_require_grads()
-    return model  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version that is supported
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
 
 
 def lora_settings(config: LoraSection) -> Any:
