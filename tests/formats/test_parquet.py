@@ -97,7 +97,6 @@ def test_a_null_of_a_struct_is_an_absent_key(tmp_path: Path) -> None:
 
 
 def test_other_types_become_plain_json_values(tmp_path: Path) -> None:
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table(
         {
             "time": pa.array([datetime.datetime(2024, 5, 1, 12)], pa.timestamp("ms")),

@@ -14,7 +14,7 @@ from understudy.types import JSON, Episode
 from .base import Format, get_format
 from .dataset_info import load_dataset_info, split_reference
 from .detect import NUM_SNIFFED_ROWS, Detection, detect
-from .files import Source, list_files, read_rows
+from .files import Source, list_files, read_rows_and_faults
 from .position import ReadPosition
 from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, dump_row
 from .writer import check_target, write_rows
@@ -58,30 +58,39 @@ class EpisodeReader:
         if self._skip_bad and self._rejects is not None:
             self._rejects.unlink(missing_ok=True)
         self._position = ReadPosition(self.files())
-        rows = read_rows(
-            self._source,
-            max_row_bytes=self._max_row_bytes,
-            on_bad=self._reject if self._skip_bad else None,
-            position=self._position,
-        )
-        head: list[Row] = []
-        if self.detection is None:
-            head = list(itertools.islice(rows, NUM_SNIFFED_ROWS))
-            self.detection = detect(head)
+        rows = read_rows_and_faults(self._source, max_row_bytes=self._max_row_bytes, position=self._position)
+        head = self._sniff(rows) if self.detection is None else []
+        assert self.detection is not None
         for row in itertools.chain(head, rows):
-            self.num_rows += 1
+            if isinstance(row, BadRow):
+                self._reject(row)
+                continue
             try:
                 episodes = self.detection.format.decode(row.value, id=f"{row.file}:{row.number}")
             except FormatError as error:
-                placed = error.at(file=row.file, row=row.number)
-                if not self._skip_bad:
-                    raise placed from error
-                self.num_rows -= 1
-                self._reject(BadRow(placed, row.raw if row.raw is not None else dump_row(row.value)))
+                self._reject(BadRow(error.at(file=row.file, row=row.number), _raw(row)))
                 continue
+            self.num_rows += 1
             self.num_episodes += len(episodes)
             self.place = f"{row.file}:{row.number}"
             yield from episodes
+
+    def _sniff(self, rows: Iterator[Row | BadRow]) -> list[Row | BadRow]:
+        """Detect the format by the first rows, and return what was read."""
+        head: list[Row | BadRow] = []
+        found: list[Row] = []
+        for row in rows:
+            if isinstance(row, BadRow) and not found:
+                self._reject(row)
+                continue
+            head.append(row)
+            if isinstance(row, BadRow):
+                break
+            found.append(row)
+            if len(found) == NUM_SNIFFED_ROWS:
+                break
+        self.detection = detect(found)
+        return head
 
     def files(self) -> list[str]:
         """Return the files of the source.
@@ -97,6 +106,9 @@ class EpisodeReader:
         return self._position.fraction if self._position is not None else None
 
     def _reject(self, bad: BadRow) -> None:
+        """Count a bad row and keep it; where bad rows are not to be skipped, raise its error."""
+        if not self._skip_bad:
+            raise bad.error
         self.num_rows += 1
         self.num_rejected += 1
         self.reasons[bad.error.reason] += 1
@@ -113,6 +125,16 @@ class EpisodeReader:
         }
         with self._rejects.open("ab") as stream:
             stream.write(dump_row(line) + b"\n")
+
+
+def _raw(row: Row) -> bytes:
+    """Return the bytes of a row as they stood in the file, else the row written anew."""
+    if row.raw is not None:
+        return row.raw
+    try:
+        return dump_row(row.value)
+    except FormatError:  # nested as deeply as can be read, and too deeply to be written
+        return b""
 
 
 def read_episodes(

@@ -57,17 +57,28 @@ def read_rows(
     Raises:
         FormatError: nothing is there, or a row cannot be read and `on_bad` is not given.
     """
+    for row in read_rows_and_faults(source, max_row_bytes=max_row_bytes, position=position):
+        if isinstance(row, Row):
+            yield row
+        elif on_bad is None:
+            raise row.error
+        else:
+            on_bad(row)
+
+
+def read_rows_and_faults(
+    source: Source, *, max_row_bytes: int = DEFAULT_MAX_ROW_BYTES, position: ReadPosition | None = None
+) -> Iterator[Row | BadRow]:
+    """Read as `read_rows` does, and yield what cannot be read where it stands.
+
+    Raises:
+        FormatError: nothing is there, or a file cannot be opened.
+    """
     files = list_files(source)
     position = position or ReadPosition(files)
     for file in files:
         position.begin_file()
-        for row in _read_file(file, max_row_bytes, position):
-            if isinstance(row, Row):
-                yield row
-            elif on_bad is None:
-                raise row.error
-            else:
-                on_bad(row)
+        yield from _read_file(file, max_row_bytes, position)
 
 
 def list_files(source: Source) -> list[str]:

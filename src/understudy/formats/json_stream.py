@@ -54,8 +54,14 @@ def sniff(stream: Stream) -> tuple[Stream, bool]:
     except (OSError, EOFError, zlib.error, FormatError) as error:
         fault = error
     text = head.removeprefix(_BOM).lstrip()
-    complete = text.split(b"\n") if len(head) < SNIFF_BYTES else text.split(b"\n")[:-1]
-    by_lines = text[:1] != b"[" and any(line[:1] == b"{" and _parses(line) for line in complete[:16])
+    lines = text.split(b"\n") if len(head) < SNIFF_BYTES else text.split(b"\n")[:-1]
+    lines = [line for line in lines if line.strip()][:16]
+    if text[:1] == b"[":
+        by_lines = False
+    elif _ENVELOPE.match(text[:64].decode("utf-8", "replace")):
+        by_lines = len(lines) > 1 and _parses(lines[0])
+    else:
+        by_lines = any(line[:1] == b"{" and _parses(line) for line in lines)
     return io.BufferedReader(Replayed(stream, head, fault), buffer_size=_CHUNK_CHARS), by_lines
 
 

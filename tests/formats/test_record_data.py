@@ -1,0 +1,103 @@
+"""AgentRL's records: values by message index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from understudy.errors import FormatError
+from understudy.formats import get_format, read_episodes, write_rows
+from understudy.types import Episode
+
+RECORD = get_format("record_data")
+CHAT = [{"role": role, "content": role} for role in ("system", "user", "assistant", "tool", "assistant", "user")]
+
+
+def decode(**rest: Any) -> Episode:
+    (episode,) = RECORD.decode({"messages": CHAT, "scores": {}, **rest}, id="f:1")
+    return episode
+
+
+def test_values_of_assistant_messages_are_annotations_of_their_turns() -> None:
+    episode = decode(scores={"2": 1.0, "4": 0}, advantages={4: -2.5}, created_at_step={"2": 7}, logprobs={"4": [-0.1]})
+    assert [turn.annotations for _, _, turn in episode.turns()] == [
+        {"score": 1.0, "created_at_step": 7},
+        {"score": 0, "advantage": -2.5, "logprobs": [-0.1]},
+        {},
+    ]
+
+
+def test_a_record_comes_back_key_by_key() -> None:
+    row = {
+        "messages": CHAT,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "scores": {"2": 1.0, "4": 0.5},
+        "advantages": {"2": -1.0},
+        "created_at_step": {"4": 3},
+        "logprobs": {"4": [-0.1, -0.2]},
+        "reward": 0.25,
+        "step": 12,
+        "record_id": "abc",
+    }
+    (episode,) = RECORD.decode(row, id="f:1")
+    assert (episode.id, episode.reward, episode.metadata) == ("abc", 0.25, {"step": 12})
+    encoded = RECORD.encode(episode)
+    assert (encoded.rows, encoded.lost) == ([row], ())
+
+
+def test_values_of_other_messages_are_kept_and_come_back() -> None:
+    episode = decode(scores={"0": 0.5, "2": 1.0}, logprobs={"5": [1]})
+    assert episode.metadata == {"record_data": {"scores": {"0": 0.5}, "logprobs": {"5": [1]}}}
+    row = RECORD.encode(episode).rows[0]
+    assert (row["scores"], row["logprobs"]) == ({"0": 0.5, "2": 1.0}, {"5": [1]})
+
+
+def test_metadata_that_only_look_like_ours_are_left_alone() -> None:
+    for value in (5, {"scores": 5}, {"scores": {"2": 1.0}}, {"scores": {"99": 1.0}}, {"scores": {}}):
+        episode = decode(metadata={"record_data": value})
+        assert RECORD.encode(episode).lost == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ([1.0], "scores"),
+        ({"6": 1.0}, "scores"),
+        ({"-1": 1.0}, "scores"),
+        ({"two": 1.0}, "scores"),
+        ({"2": "high"}, "scores[2]"),
+        ({"2": float("nan")}, "scores[2]"),
+    ],
+)
+def test_values_that_would_weigh_the_loss_wrongly_are_refused(values: Any, field: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        decode(scores=values)
+    assert caught.value.field == field
+
+
+def test_a_missing_reward_stays_unknown() -> None:
+    assert decode().reward is None
+
+
+def test_annotations_that_are_no_numbers_are_named_as_lost() -> None:
+    (episode,) = get_format("native").decode(
+        {
+            "schema_version": 1,
+            "id": "e",
+            "trajectories": [
+                {"turns": [{"parent": None, "action": {"role": "assistant"}, "annotations": {"score": "high", "x": 1}}]}
+            ],
+        },
+        id="",
+    )
+    lost = RECORD.encode(episode).lost
+    assert lost == ("trajectories.turns.annotations.score", "trajectories.turns.annotations.x")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
+def test_records_are_read_from_json_and_parquet(name: str, tmp_path: Any) -> None:
+    row = {"messages": CHAT, "scores": {"2": 1.0}, "advantages": {"4": -1.0}, "reward": 1.0}
+    write_rows(tmp_path / name, [row, row | {"scores": {"4": 2.0}}])
+    found = [[turn.annotations for _, _, turn in one.turns()] for one in read_episodes(tmp_path / name)]
+    assert found == [[{"score": 1.0}, {"advantage": -1.0}, {}], [{}, {"score": 2.0, "advantage": -1.0}, {}]]
