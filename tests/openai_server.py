@@ -1,4 +1,4 @@
-"""A small server that speaks OpenAI's chat completions over real HTTP, with a model that is a function, and with faults.
+"""A small server of OpenAI's chat completions over real HTTP, with a function for a model, and with faults.
 
 ``python -m tests.openai_server PORT DELAY_SECONDS`` serves `calculating` on its own, for benchmarks.
 """

@@ -14,7 +14,7 @@ from understudy.environments.toolbox import Toolbox
 from understudy.errors import ConfigError, did_you_mean
 from understudy.types import JSON, Message
 
-from .generate import draw_path, draw_sokoban
+from .generate import Puzzle, draw_path, draw_sokoban
 from .puzzle import DIRECTIONS, Cell, Layout, Position, draw_map, is_solved, move, parse_map, solve
 
 Direction = Literal["up", "down", "left", "right"]
@@ -128,16 +128,17 @@ class Grid(ToolEnvironment[GridState]):
         """Return a map that can be solved in `min_moves` moves or more, and the moves that are allowed."""
         while True:
             try:
-                if self._puzzle == "path":
-                    rows = draw_path(rng, size=self._size, wall_share=self._wall_share)
-                else:
-                    rows = draw_sokoban(rng, size=self._size, num_boxes=self._num_boxes, wall_share=self._wall_share)
+                puzzle = self._draw_puzzle(rng)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
-            solution = solve(*parse_map(rows))
-            assert solution is not None, "generated puzzles can be solved"
-            if len(solution) >= self._min_moves:
-                return {"puzzle": self._puzzle, "map": rows, "max_moves": len(solution) + self._spare_moves}
+            if puzzle.num_moves >= self._min_moves:
+                max_moves = puzzle.num_moves + self._spare_moves
+                return {"puzzle": self._puzzle, "map": puzzle.rows, "max_moves": max_moves}
+
+    def _draw_puzzle(self, rng: random.Random) -> Puzzle:
+        if self._puzzle == "path":
+            return draw_path(rng, size=self._size, wall_share=self._wall_share)
+        return draw_sokoban(rng, size=self._size, num_boxes=self._num_boxes, wall_share=self._wall_share)
 
     def begin(self, task: Any) -> tuple[GridState, tuple[Message, ...]]:
         """Say the rules and show the map."""

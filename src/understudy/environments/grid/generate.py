@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
-from .puzzle import DIRECTIONS, Cell, Layout, Position, draw_map, is_solved, neighbour, solve
+from .puzzle import DIRECTIONS, Cell, Layout, Position, draw_map, neighbour, solve
 
 MAX_TRIES = 1000
 
 
-def draw_path(rng: random.Random, *, size: int, wall_share: float) -> list[str]:
-    """Return the map of a path problem: a player, a target that can be reached, and random walls."""
+@dataclass(frozen=True, slots=True)
+class Puzzle:
+    """A map, and how many moves its shortest solution has."""
+
+    rows: list[str]
+    num_moves: int
+
+
+def draw_path(rng: random.Random, *, size: int, wall_share: float) -> Puzzle:
+    """Return a path problem: a player, a target that can be reached, and random walls."""
     for _ in range(MAX_TRIES):
         cells = [(r, c) for r in range(size) for c in range(size)]
         player, target = rng.sample(cells, 2)
         walls = frozenset(cell for cell in cells if cell not in (player, target) and rng.random() < wall_share)
         layout, position = Layout(size, size, walls, frozenset({target})), Position(player)
-        if solve(layout, position) is not None:
-            return draw_map(layout, position)
+        solution = solve(layout, position)
+        if solution is not None:
+            return Puzzle(draw_map(layout, position), len(solution))
     raise ValueError(f"no path in {MAX_TRIES} tries: lower wall_share ({wall_share})")
 
 
-def draw_sokoban(rng: random.Random, *, size: int, num_boxes: int, wall_share: float) -> list[str]:
-    """Return the map of a Sokoban problem, made by pulling boxes off their targets from a solved one.
+def draw_sokoban(rng: random.Random, *, size: int, num_boxes: int, wall_share: float) -> Puzzle:
+    """Return a Sokoban problem, made by pulling boxes off their targets from a solved one.
 
     The outer cells are walls. A problem is kept when no box stands where it began.
     """
@@ -39,8 +49,9 @@ def draw_sokoban(rng: random.Random, *, size: int, num_boxes: int, wall_share: f
         for _ in range(rng.randint(10, 20) * num_boxes):
             position = _wander(rng, layout, position)
         if not position.boxes & layout.targets:
-            assert not is_solved(layout, position)
-            return draw_map(layout, position)
+            solution = solve(layout, position)
+            assert solution is not None, "what was made by pulling can be undone by pushing"
+            return Puzzle(draw_map(layout, position), len(solution))
     raise ValueError(f"no puzzle in {MAX_TRIES} tries: raise size ({size}), or lower num_boxes or wall_share")
 
 

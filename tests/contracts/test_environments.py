@@ -1,0 +1,199 @@
+"""What every environment of the table promises: determinism, splits, an expert, schemas, snapshots, clean records."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jsonschema
+import pytest
+
+from understudy import registry
+from understudy.collect import Play, play_all
+from understudy.environments import (
+    SPLITS,
+    Environment,
+    HasExpert,
+    HasSnapshots,
+    HasTasks,
+    split_of,
+    task_key,
+)
+from understudy.errors import ConfigError, EnvironmentFault
+from understudy.formats.native import Native
+from understudy.formats.rows import dump_row
+from understudy.policies import Policy
+from understudy.policies.random_policy import RandomPolicy
+from understudy.policies.scripted import ExpertPolicy
+from understudy.types import Episode, Message
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "math": [{}, {"kinds": ["expression"], "max_operations": 1}, {"max_operations": 6}],
+    "grid": [
+        {},
+        {"puzzle": "sokoban", "min_moves": 4},
+        {"puzzle": "sokoban", "size": 7, "num_boxes": 2, "interface": "text", "view": "replace"},
+        {"size": 8, "wall_share": 0.0, "interface": "text", "coordinates": False, "spare_moves": 0},
+    ],
+    "tools": [{"level": level} for level in (1, 2, 3, 4, 5)] + [{"level": 1, "num_orders": [1, 2]}],
+    "function_gym": [{"level": level} for level in (1, 2)],
+}
+CASES = [(name, arguments) for name, variants in VARIANTS.items() for arguments in variants]
+NUM_TASKS = 200
+NUM_TASKS_BY_CHANCE = 60
+
+
+def make(name: str, arguments: dict[str, Any]) -> Environment:
+    return registry.create("environments", name, arguments)
+
+
+def plays(name: str, arguments: dict[str, Any], num: int) -> list[Play]:
+    tasks = make(name, arguments).tasks("test")
+    return [Play(id=f"{name}-{i}", environment=name, task=tasks[i], seed=i, split="test") for i in range(num)]
+
+
+def play(name: str, arguments: dict[str, Any], which: Sequence[Play], policy: Policy, **options: Any) -> list[Episode]:
+    episodes: list[Episode] = []
+    asyncio.run(
+        play_all(which, lambda: make(name, arguments), {"agent": policy}, episodes.append, concurrency=4, **options)
+    )
+    return sorted(episodes, key=lambda episode: episode.seed or 0)
+
+
+def test_every_environment_of_the_table_stands_here() -> None:
+    assert sorted(VARIANTS) == sorted(registry.TABLES["environments"])
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_the_expert_solves_all_tasks_and_chance_few(name: str, arguments: dict[str, Any]) -> None:
+    which = plays(name, arguments, NUM_TASKS)
+    by_expert = play(name, arguments, which, ExpertPolicy())
+    assert [episode.error for episode in by_expert if episode.error is not None] == []
+    assert [episode.success for episode in by_expert] == [True] * NUM_TASKS
+    assert all(episode.reward == 1.0 and episode.stop_reason for episode in by_expert)
+    by_chance = play(name, arguments, which[:NUM_TASKS_BY_CHANCE], RandomPolicy(), max_turns=30)
+    assert [episode.error for episode in by_chance if episode.error is not None] == []
+    assert sum(episode.success is True for episode in by_chance) <= 0.15 * NUM_TASKS_BY_CHANCE
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_the_same_task_and_seed_give_the_same_episode_byte_for_byte(name: str, arguments: dict[str, Any]) -> None:
+    native = Native()
+    for policy in (ExpertPolicy(), RandomPolicy()):
+        first, second = (
+            [dump_row(native.write_row(e)) for e in play(name, arguments, plays(name, arguments, 10), policy)]
+            for _ in range(2)
+        )
+        assert first == second
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_a_seed_alone_also_decides_the_episode(name: str, arguments: dict[str, Any]) -> None:
+    first, again, other = (
+        play(name, arguments, [Play(id="x", seed=seed)], ExpertPolicy())[0].trajectories for seed in (3, 3, 4)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_splits_do_not_overlap_and_tasks_do_not_repeat(name: str, arguments: dict[str, Any]) -> None:
+    environment = make(name, arguments)
+    assert isinstance(environment, HasTasks)
+    keys = {split: [task_key(task) for task in itertools.islice(environment.tasks(split), 100)] for split in SPLITS}
+    assert all(len(set(found)) == 100 for found in keys.values())
+    assert not set(keys["train"]) & set(keys["test"])
+    assert not set(keys["train"]) & set(keys["validation"])
+    assert all(split_of(task) == "test" for task in itertools.islice(environment.tasks("test"), 50))
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_task_sets_are_sized_seeded_and_json(name: str, arguments: dict[str, Any]) -> None:
+    small = make(name, arguments | {"num_tasks": {"train": 5}}).tasks("train")
+    assert len(small) == 5
+    assert list(small) == make(name, arguments).tasks("train")[:5]
+    assert list(small) == json.loads(json.dumps(list(small)))
+    assert list(make(name, arguments | {"task_seed": 1}).tasks("train")[:5]) != list(small)
+    with pytest.raises(IndexError):
+        small[5]
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        make(name, arguments).tasks("trian")
+    with pytest.raises(ConfigError, match="num_tasks"):
+        make(name, arguments | {"num_tasks": -1})
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_tool_schemas_are_valid_and_random_calls_fit_them(name: str, arguments: dict[str, Any]) -> None:
+    (episode,) = play(name, arguments, plays(name, arguments, 1), RandomPolicy(), max_turns=30)
+    trajectory = episode.trajectories[0]
+    schemas = {tool.name: tool.parameters for tool in trajectory.tools()}
+    for tool in trajectory.tools():
+        jsonschema.Draft202012Validator.check_schema(tool.parameters)
+        assert tool.description
+        assert all(parameter["description"] for parameter in tool.parameters["properties"].values())
+    for message in trajectory.messages():
+        for call in message.tool_calls:
+            jsonschema.validate(call.arguments, schemas[call.name])
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_a_snapshot_brings_the_same_future_back(name: str, arguments: dict[str, Any]) -> None:
+    async def futures() -> tuple[list[Any], list[Any]]:
+        environment = make(name, arguments)
+        assert isinstance(environment, HasSnapshots)
+        assert isinstance(environment, HasExpert)
+        step = await environment.reset(environment.tasks("train")[0])
+        expert = environment.expert("agent")
+        step = await environment.step({"agent": expert(step.observations["agent"])})
+        middle, snapshot = step, environment.snapshot()
+        found = []
+        for _ in range(2):
+            step, seen = middle, []
+            while not step.is_over:
+                step = await environment.step({"agent": expert(step.observations["agent"])})
+                seen.append(step)
+            found.append(seen)
+            environment.restore(snapshot)
+        return found[0], found[1]
+
+    first, second = asyncio.run(futures())
+    assert first == second
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_bad_actions_are_answered_and_bad_use_is_refused(name: str, arguments: dict[str, Any]) -> None:
+    from understudy.types import ToolCall
+
+    async def check() -> None:
+        environment = make(name, arguments)
+        with pytest.raises(EnvironmentFault, match="reset"):
+            await environment.step({"agent": Message("assistant", "hello")})
+        for task in ({}, [], "nonsense", {"question": "x"}):
+            with pytest.raises(EnvironmentFault, match="no task of"):
+                await environment.reset(task)
+        await environment.reset(environment.tasks("train")[0])
+        calls = (
+            ToolCall("no_such_tool", {}, "a"),
+            *(
+                ToolCall(tool.name, arguments, "b")
+                for tool in environment.tools
+                for arguments in ("{", "[]", {"zz": 1})
+            ),
+        )
+        step = await environment.step({"agent": Message("assistant", None, tool_calls=calls)})
+        assert not step.is_over
+        messages = step.observations["agent"].messages
+        if environment.tools:
+            assert [message.tool_call_id for message in messages] == [call.id for call in calls]
+            assert all(message.text().startswith("Error: ") for message in messages)
+        await environment.close()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_unknown_arguments_get_a_hint(name: str) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'num_tasks'"):
+        make(name, {"num_task": 3})
