@@ -62,8 +62,7 @@ class OpenAIServer:
         self.num_requests = 0
         self.met: Counter[str] = Counter()
         self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True)
 
     def __enter__(self) -> OpenAIServer:
         self._thread.start()
@@ -76,12 +75,9 @@ class OpenAIServer:
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(10)
 
-    def _run(self) -> None:
-        self._loop.run_until_complete(self.serve())
-
     async def serve(self) -> None:
         """Serve until told to stop."""
-        self._stopped = asyncio.Event()
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", self._port)
         self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         self._ready.set()

@@ -143,10 +143,8 @@ class EndpointPolicy(Policy):
 
         try:
             reply = await self._open_client().chat.completions.with_raw_response.create(**request)
-        except openai.APITimeoutError as error:
-            raise Retryable(f"no reply within {self._timeout_seconds:g} seconds") from error
-        except openai.APIConnectionError as error:
-            raise Retryable(f"the connection failed: {_innermost(error)}") from error
+        except openai.APIConnectionError as error:  # time-outs among them
+            raise Retryable(self._disconnected(error)) from error
         except openai.APIStatusError as error:
             raise self._explained(error) from error
         return self._action(reply.content, context)
@@ -163,6 +161,14 @@ class EndpointPolicy(Policy):
                 http_client=DefaultAioHttpClient(timeout=self._timeout_seconds),
             )
         return self._client
+
+    def _disconnected(self, error: BaseException) -> str:
+        """Say why there is no reply. The transport calls some refused connections time-outs, so its cause is asked."""
+        while error.__cause__ is not None:
+            error = error.__cause__
+        if isinstance(error, TimeoutError):
+            return f"no reply within {self._timeout_seconds:g} seconds"
+        return f"the connection failed: {type(error).__name__}: {error}"
 
     def _explained(self, error: APIStatusError) -> Exception:
         """Return what a status other than success means for the episode."""
@@ -213,9 +219,3 @@ class EndpointPolicy(Policy):
 
 def _without_nulls(message: Mapping[str, JSON]) -> dict[str, JSON]:
     return {key: value for key, value in message.items() if value is not None and value != []}
-
-
-def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"
