@@ -143,7 +143,11 @@ class ShareGPT(Format):
             rest["content"], rest["tool_calls"] = _calls(value, join(field, self.tags.content_tag))
         else:
             rest["content"] = value
-        return message_from_openai(rest, field)
+        try:
+            return message_from_openai(rest, field)
+        except FormatError as error:
+            place = (error.field or "").replace(join(field, "content"), join(field, self.tags.content_tag), 1)
+            raise FormatError(error.reason, field=place, mend=error.mend) from None
 
     def _continues(self, entries: Sequence[JSON], index: int) -> bool:
         """Say whether an entry is the calls of the message whose text the entry before it is."""
