@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training import make_base
 from understudy.errors import ConfigError
-from understudy.models.load import is_adapter, load_config, load_hf_tokenizer, load_model
+from understudy.models.load import is_adapter, load_hf_tokenizer, load_model, load_model_config
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path, base) -> None:
 
 
 def test_a_place_where_nothing_is_is_refused() -> None:
-    for load in (load_model, load_config, load_hf_tokenizer):
+    for load in (load_model, load_model_config, load_hf_tokenizer):
         with pytest.raises(ConfigError, match="/nowhere/at/all"):
             load("/nowhere/at/all")
 

@@ -62,7 +62,7 @@ def load_model(
     return model.to(device) if device is not None else model
 
 
-def load_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
+def load_model_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Load a model's config alone.
 
     Raises:

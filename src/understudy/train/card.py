@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from understudy.config import dump_document
@@ -35,7 +36,7 @@ def model_card(config: TrainConfig, base: str, data: PreparedData, outcome: Outc
         "library_name": "transformers" if config.lora is None else "peft",
         "pipeline_tag": "text-generation",
         "tags": ["understudy", "supervised-fine-tuning", *(["lora"] if config.lora else [])],
-    } | ({"base_model": base} if config.model.tiny is None else {})
+    } | ({} if Path(base).exists() else {"base_model": base})  # the hub knows no local folders
     what = "A LoRA adapter for" if config.lora else "A model made from"
     made_of = f"a tiny {config.model.tiny} with random weights" if config.model.tiny else f"`{base}`"
     settings = {"objective": config.objective, "lora": config.lora, "train": config.train}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from understudy.errors import TrainError
 from understudy.runs import MetricsWriter, Progress, RunFolder
 
 from .plot import plot_loss
@@ -68,8 +69,7 @@ class Reporter:
             "terms": _terms(stats.terms),
             "sources": {name: _terms(terms) for name, terms in stats.sources.items()},
         } | ({"skipped": True} if stats.skipped else {})
-        self._metrics.write(step, row)
-        self._track(step, row)
+        self._write(self._metrics, step, row)
         shown = {
             "loss": f"{stats.loss:.4f}",
             "lr": f"{learning_rate:.2e}",
@@ -89,8 +89,7 @@ class Reporter:
             "eval_terms": _terms(stats.terms),
             "eval_sources": {name: _terms(terms) for name, terms in stats.sources.items()},
         }
-        self._metrics.write(step, row)
-        self._track(step, row)
+        self._write(self._metrics, step, row)
         self._progress.advance(0, shown={"validation": f"{stats.loss:.4f}"})
         accuracy = ", ".join(f"{name} {term.accuracy:.1%} of tokens right" for name, term in stats.terms.items())
         best = " (best so far)" if is_best else ""
@@ -102,7 +101,14 @@ class Reporter:
             path = self._folder.path
             plot_loss(path / "metrics.jsonl", path / "loss.png", title=path.name)
 
-    def _track(self, step: int, row: Mapping[str, Any]) -> None:
+    def _write(self, metrics: MetricsWriter, step: int, row: Mapping[str, Any]) -> None:
+        try:
+            metrics.write(step, row)
+        except OSError as error:
+            raise TrainError(
+                f"cannot write {metrics.path}: {error.strerror}. All checkpoints are untouched: make room, then go on "
+                "with --resume"
+            ) from error
         if self._trackers is not None:
             self._trackers.log(step, dict(_flat(row)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 from understudy.batching import Planner
 from understudy.errors import TrainError
 from understudy.models.load import load_hf_tokenizer
-from understudy.runs import RunFolder
+from understudy.runs import RunFolder, read_metrics
 
 from .adapter import ModelAdapter
 from .card import Outcome, model_card
@@ -223,9 +223,14 @@ def _finish(
     """Make ``final/`` from the last checkpoint, or the best one, and the plot."""
     best = state.best_step if inputs.config.train.load_best_model_at_end else None
     step = ended.step if best is None else best
-    outcome = Outcome(ended.step, num_steps, step, ended.loss, ended.eval_loss, state.best_loss)
+    rows = read_metrics(folder.path / "metrics.jsonl")  # also of what was done before this process
+    outcome = Outcome(ended.step, num_steps, step, _last(rows, "loss"), _last(rows, "eval_loss"), state.best_loss)
     facts = {name: value for name, value in inputs.provenance().items() if name.endswith("fingerprint")}
     card = model_card(inputs.config, inputs.base, inputs.data, outcome, facts)
     copy_model_files(checkpoints.path(step), folder.path / FINAL, {"README.md": card})
     plot_loss(folder.path / "metrics.jsonl", folder.path / "loss.png", title=folder.path.name)
     folder.note(final_step=step, best_step=state.best_step, best_eval_loss=state.best_loss)
+
+
+def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return next((row[key] for row in reversed(rows) if key in row), None)

@@ -8,6 +8,7 @@ random numbers), so a run that was killed goes on as if nothing had happened.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +187,9 @@ class Trainer:
     def _note(self, loss: float) -> bool:
         """Take in a validation loss; return whether it is the best so far."""
         state, self._eval_loss = self.state, loss
-        gain = float("inf") if state.best_loss is None else state.best_loss - loss
+        gain = math.inf if state.best_loss is None else state.best_loss - loss
+        if not math.isfinite(loss):
+            gain = -math.inf
         state.num_without_gain = 0 if gain > self._config.early_stopping_threshold else state.num_without_gain + 1
         if gain > 0:
             state.best_loss, state.best_step = loss, state.step
