@@ -51,6 +51,7 @@ def test_rows_of_one_shape_get_typed_columns_that_others_can_read(tmp_path: Path
         [2**60, 1.5],
         ["\ud800", "b"],
         [{"a": float("inf")}, {"b": 1}],
+        [{"\ud800": 1}, {"\ud800": 2}],
     ],
 )
 def test_values_of_several_shapes_are_kept_exactly_as_json_text(column: list[Any], tmp_path: Path) -> None:

@@ -93,3 +93,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 def test_a_row_that_is_no_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be written as JSON"):
         write_rows(tmp_path / "a.jsonl", [{"a": {1, 2}}])
+
+
+def test_a_column_that_parquet_cannot_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="cannot name a column"):
+        write_rows(tmp_path / "a.parquet", [{"\ud800": 1}])
+    assert list(tmp_path.iterdir()) == []

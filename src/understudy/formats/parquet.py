@@ -131,11 +131,17 @@ def write_parquet(path: str, read: Callable[[], Iterable[dict[str, JSON]]]) -> N
     Args:
         path: the file; an existing one is overwritten.
         read: gives the rows from the beginning, each time that it is called.
+
+    Raises:
+        FormatError: the name of a column has no UTF-8.
     """
     shapes: dict[str, Shape] = {}
     for row in read():
         for name, value in row.items():
             shapes[name] = merge(shapes.get(name), shape_of(value), at_top=True)
+    for name in shapes:
+        if not _is_utf8(name):
+            raise FormatError(f"Parquet cannot name a column {name!r}", field=ascii(name), mend="write .jsonl")
     columns = {name: _arrow_type(shape) for name, shape in shapes.items()}
     schema = pa.schema([pa.field(name, kind or pa.json_()) for name, kind in columns.items()])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -172,18 +178,26 @@ def shape_of(value: JSON) -> Shape:
     if isinstance(value, int):
         return "int" if value in _EXACT_IN_FLOAT else "long" if value in _INT64 else "json"
     if isinstance(value, str):
-        # Parquet text is UTF-8; JSON text can escape a lone surrogate.
-        return "json" if any("\ud800" <= char <= "\udfff" for char in value) and not value.isascii() else "str"
+        return "str" if _is_utf8(value) else "json"
     if isinstance(value, list | tuple):
         item: Shape = "null"
         for one in value:
             item = merge(item, shape_of(one))
         return "json" if item == "json" else ("list", item)
-    if isinstance(value, dict) and value:
-        fields = tuple((str(key), shape_of(one)) for key, one in value.items())
+    if isinstance(value, dict) and value and all(isinstance(key, str) and _is_utf8(key) for key in value):
+        fields = tuple((key, shape_of(one)) for key, one in value.items())
         # A null within a struct would be read back as an absent key.
         return "json" if any(shape in ("json", "null") for _, shape in fields) else ("struct", fields)
     return "json"
+
+
+def _is_utf8(text: str) -> bool:
+    """Say whether UTF-8, and so Parquet, can hold a text. JSON text can escape a lone surrogate."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def merge(a: Shape | None, b: Shape, *, at_top: bool = False) -> Shape:
