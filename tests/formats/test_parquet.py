@@ -72,7 +72,7 @@ def test_columns_that_begin_late_are_written(tmp_path: Path) -> None:
     assert values(tmp_path / "a.parquet") == rows
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.dictionaries(names, json_values.filter(lambda one: one is not None), min_size=1), max_size=5))
 def test_any_rows_come_back_exactly(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("rows") / "a.parquet"

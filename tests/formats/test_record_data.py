@@ -66,6 +66,7 @@ def test_metadata_that_only_look_like_ours_are_left_alone() -> None:
         ({"6": 1.0}, "scores"),
         ({"-1": 1.0}, "scores"),
         ({"two": 1.0}, "scores"),
+        ({"9" * 5000: 1.0}, "scores"),
         ({"2": "high"}, "scores[2]"),
         ({"2": float("nan")}, "scores[2]"),
     ],

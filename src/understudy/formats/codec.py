@@ -107,7 +107,7 @@ def decoder(cls: type) -> Decoder:
             raise error.at(field=name) from None
         except KeyError:
             mend = "remove it, or read the file with the version of Understudy that wrote it"
-            raise FormatError(f"unknown field.{did_you_mean(name, fields)}", field=name, mend=mend) from None
+            raise FormatError(f"unknown field.{did_you_mean(str(name), fields)}", field=name, mend=mend) from None
         for name in required:
             if name not in found:
                 raise FormatError("the field is missing", field=name)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import replace
 
-from understudy.types import JSON, Episode, Message, Trajectory, Turn
+from understudy.types import JSON, Episode, Message, Trajectory
 from understudy.types.openai import WEIGHT_FLAGS
 
 
@@ -87,8 +87,3 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b):
         return True
     return isinstance(a, bool) == isinstance(b, bool) and a == b
-
-
-def is_chain(turns: tuple[Turn, ...]) -> bool:
-    """Say whether every turn extends the one before it."""
-    return all(turn.parent == (index - 1 if index else None) for index, turn in enumerate(turns))

@@ -112,17 +112,17 @@ def _by_index(value: JSON, field: str, turns: tuple[Turn, ...]) -> dict[int, JSO
         return {}
     if not isinstance(value, Mapping):
         raise FormatError(f"expected an object keyed by message index, not {kind(value)}", field=field)
-    num_messages = _num_messages(turns)
+    indices = {str(index): index for index in range(_num_messages(turns))}
     out: dict[int, JSON] = {}
     for key, one in value.items():
-        if not str(key).isascii() or not str(key).isdigit() or int(key) >= num_messages:
-            mend = f"the row has messages 0 to {num_messages - 1}"
+        if str(key) not in indices:
+            mend = f"the row has messages 0 to {len(indices) - 1}"
             raise FormatError(f"{key!r:.40} is not the index of a message", field=field, mend=mend)
         if one is None:
             continue
         if not _may_hold(field, one):
             raise FormatError(f"expected a finite number, not {one!r:.40}", field=f"{field}[{key}]")
-        out[int(key)] = one
+        out[indices[str(key)]] = one
     return out
 
 

@@ -20,7 +20,7 @@ from understudy.types.message import JSON
 
 from .files import DATA_SUFFIXES
 from .json_stream import read_lines
-from .rows import Row, dump_row
+from .rows import BadRow, dump_row
 
 WRITABLE_SUFFIXES = tuple(suffix for suffix in DATA_SUFFIXES if suffix != ".eval")
 _ZSTD_LEVEL = 10
@@ -139,7 +139,10 @@ def _write_parquet(name: str, rows: Iterable[Mapping[str, JSON]]) -> int:
 
             def read() -> Iterator[dict[str, JSON]]:
                 with spooled.open("rb") as lines:
-                    yield from (row.value for row in read_lines(lines, name, sys.maxsize - 1) if isinstance(row, Row))
+                    for row in read_lines(lines, name, sys.maxsize - 1):
+                        if isinstance(row, BadRow):
+                            raise row.error
+                        yield row.value
 
             write_parquet(temporary, read)
         finally:
