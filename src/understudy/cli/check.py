@@ -1,8 +1,8 @@
 """Check that every turn of a data set trains the model on exactly what its server would have computed.
 
-Renders all rows, compares every prompt and target with a plain encode of the same text, and looks at the finished
-trees: the path to each target, and that nothing else is supervised. Turns for which that cannot be had are refused,
-with a code and a mend. Recorded token ids are used as they are, and held against the rendering.
+Renders all rows, compares the ids of each row's last call with a plain encode of the same text (--verify-every 1: of
+all its calls), and looks at the finished trees: the path to each target, and that nothing else is supervised. Turns for
+which that cannot be had are refused, with a code and a mend. Recorded token ids are used as they are, and held against the rendering.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def add_arguments(parser: Parser) -> None:
         help="count rows with longer paths (default: the tokenizer's own)",
     )
     parser.add_argument(
-        "--verify-every", type=positive_int, default=1, metavar="N", help="compare one text in N only (default: all)"
+        "--verify-every",
+        type=positive_int,
+        default=64,
+        metavar="N",
+        help="compare one text in N with a plain encode, besides the last one of every row (default: 64)",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 

@@ -59,6 +59,7 @@ class RenderAccount:
         self.num_rows += 1
         for trajectory in episode.trajectories:
             rendered = renderer.render(trajectory)
+            renderer.segments.verify_last()
             self._count(rendered, trajectory, place)
             self._verify(rendered, place)
             try:

@@ -94,13 +94,21 @@ class SegmentTokenizer:
             return self.plain(text)
         ids = self._encode_from_last(text)
         self._num_texts += 1
-        due = self._num_texts <= VERIFY_FIRST or self._num_texts % self._verify_every == 0
-        if due and not np.array_equal(ids, self.plain(text)):
+        if self._num_texts <= VERIFY_FIRST or self._num_texts % self._verify_every == 0:
+            self.verify_last()
+        return ids
+
+    def verify_last(self) -> None:
+        """Compare the ids of the text that was encoded last with a plain encode of it.
+
+        Raises:
+            RenderError: they differ.
+        """
+        if not np.array_equal(self._last.ids, self.plain(self._last.text)):
             raise RenderError(
                 "this tokenizer's ids of a text differ from the ids of its segments, which its rules do not show; "
                 "please report the model's name"
             )
-        return ids
 
     def encode_continuation(self, prompt: str, target: str) -> tuple[Ints, Ints]:
         """Return (ids of the prompt, ids of the target after it).
