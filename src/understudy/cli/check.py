@@ -2,7 +2,8 @@
 
 Renders all rows, compares the ids of each row's last call with a plain encode of the same text (--verify-every 1: of
 all its calls), and looks at the finished trees: the path to each target, and that nothing else is supervised. Turns for
-which that cannot be had are refused, with a code and a mend. Recorded token ids are used as they are, and held against the rendering.
+which that cannot be had are refused, with a code and a mend. Recorded token ids are used as they are, and held against
+the rendering.
 """
 
 from __future__ import annotations
