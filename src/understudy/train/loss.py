@@ -8,14 +8,15 @@ by the step's global weight sums, so micro-batches and ranks simply add up.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGITS_BYTES = 64 * 2**20
-"""Upper bound of the logits held at a time, in bytes."""
+LOGITS_BYTES = 128 * 2**20
+"""Upper bound of the logits held at a time, in bytes of their float32 or float64 copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +88,18 @@ class _FusedCrossEntropy(torch.autograd.Function):
         dtype = hidden.dtype
         if torch.is_autocast_enabled(device_type):
             dtype = torch.get_autocast_dtype(device_type)
-        sums = torch.promote_types(dtype, torch.float32)
-        hidden_grad, weight_grad, bias_grad = (bool(need) for need in ctx.needs_input_grad[:3])
         with torch.autocast(device_type, enabled=False):
-            inputs, matrix = hidden.detach().to(dtype), head_weight.detach().to(dtype)
-            bias = None if head_bias is None else head_bias.detach().to(dtype)
-            weight = weight.to(sums)
-            nll = torch.empty(len(row), dtype=sums, device=hidden.device)
-            correct = torch.empty(len(row), dtype=torch.bool, device=hidden.device)
-            grad_hidden = torch.empty(hidden.shape, dtype=dtype, device=hidden.device) if hidden_grad else None
-            grad_weight = torch.zeros(head_weight.shape, dtype=sums, device=hidden.device) if weight_grad else None
-            grad_bias = torch.zeros(head_weight.shape[0], dtype=sums, device=hidden.device) if bias_grad else None
-            for rows, targets in _blocks(len(hidden), row, head_weight.shape[0] * sums.itemsize):
+            blocks = _Blocks(hidden, head, dtype, ctx.needs_input_grad[:3])
+            weight = weight.to(blocks.sums)
+            nll = hidden.new_empty(len(row), dtype=blocks.sums)
+            correct = hidden.new_empty(len(row), dtype=torch.bool)
+            for rows, targets in blocks.split(row):
                 at = (row[targets] - rows.start, label[targets])
-                probabilities, slope, nll[targets], correct[targets] = _softmax(
-                    F.linear(inputs[rows], matrix, bias), head, at, sums, keep_slope=hidden_grad or weight_grad
-                )
-                if not (hidden_grad or weight_grad or bias_grad):
-                    continue
-                row_weight = weight.new_zeros(rows.stop - rows.start).index_add_(0, at[0], weight[targets])
-                grad = probabilities.mul_(row_weight[:, None])
-                grad.index_put_(at, -weight[targets], accumulate=True)
-                if slope is not None:
-                    grad.mul_(slope)
-                if head.scale != 1.0:
-                    grad.mul_(head.scale)
-                if grad_bias is not None:
-                    grad_bias += grad.sum(0)
-                low = grad.to(dtype)
-                if grad_hidden is not None:
-                    torch.mm(low, matrix, out=grad_hidden[rows])
-                if grad_weight is not None:
-                    _add_product(grad_weight, low, inputs[rows])
-        loss = (weight * nll).sum()
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+                nll[targets], correct[targets] = blocks.compute(rows, at, weight[targets])
+        ctx.save_for_backward(*blocks.gradients)
         ctx.dtypes = (hidden.dtype, head_weight.dtype, None if head_bias is None else head_bias.dtype)
         ctx.mark_non_differentiable(nll, correct)
-        return loss, nll, correct
+        return (weight * nll).sum(), nll, correct
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -136,39 +112,89 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return (*grads, None, None, None, None)
 
 
-def _blocks(num_rows: int, row: Tensor, row_bytes: int) -> list[tuple[slice, slice]]:
-    """Return (rows, targets) of each block of rows whose logits fit the bound."""
-    per_block = max(LOGITS_BYTES // row_bytes, 1)
-    edges = [*range(0, num_rows, per_block), num_rows]
-    at = torch.searchsorted(row, torch.tensor(edges, device=row.device)).tolist()
-    return [(slice(edges[n], edges[n + 1]), slice(at[n], at[n + 1])) for n in range(len(edges) - 1)]
+class _Blocks:
+    """Logits and gradients of a few rows at a time, in buffers that all blocks share.
 
+    Args:
+        hidden: [U, D] all rows.
+        head: makes logits of them.
+        dtype: of the matrix products. Softmax and sums are in at least float32.
+        needs: whether the hidden states, the head's weight and its bias need a gradient.
+    """
 
-def _softmax(
-    raw: Tensor, head: Head, at: tuple[Tensor, Tensor], dtype: torch.dtype, *, keep_slope: bool
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Return (probabilities, slope of the softcap, nll, correct) from the matrix product; works in place."""
-    logits = raw.to(dtype)
-    if head.scale != 1.0:
-        logits.mul_(head.scale)
-    slope = None
-    if head.softcap is not None:
-        logits.div_(head.softcap).tanh_()
-        if keep_slope:
-            slope = 1 - logits.square()
-        logits.mul_(head.softcap)
-    chosen = logits[at]
-    largest = logits.amax(1, keepdim=True)
-    correct = chosen >= largest[at[0], 0]
-    exponentials = logits.sub_(largest).exp_()
-    total = exponentials.sum(1, keepdim=True)
-    log_total = (largest + total.log()).squeeze(1)
-    return exponentials.div_(total), slope, log_total[at[0]] - chosen, correct
+    def __init__(self, hidden: Tensor, head: Head, dtype: torch.dtype, needs: tuple[bool, ...]) -> None:
+        self._head = head
+        self._inputs, self._matrix = hidden.detach().to(dtype), head.weight.detach().to(dtype)
+        self._bias = None if head.bias is None else head.bias.detach().to(dtype)
+        self.sums = torch.promote_types(dtype, torch.float32)
+        vocab_size = len(self._matrix)
+        self._num_rows = min(max(LOGITS_BYTES // (vocab_size * self.sums.itemsize), 1), len(hidden))
+        self._products = hidden.new_empty(self._num_rows, vocab_size, dtype=dtype)
+        self._logits = self._products
+        if dtype != self.sums:
+            self._logits = torch.empty_like(self._products, dtype=self.sums)
+        need_hidden, need_weight, need_bias = needs
+        self._grad_hidden = torch.empty_like(self._inputs) if need_hidden else None
+        self._grad_weight = torch.zeros_like(self._matrix, dtype=self.sums) if need_weight else None
+        self._grad_bias = hidden.new_zeros(vocab_size, dtype=self.sums) if need_bias else None
+        self._grad_product = torch.empty_like(self._matrix) if need_weight and dtype != self.sums else None
 
+    @property
+    def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients of hidden states, weight and bias; None where none is needed."""
+        return self._grad_hidden, self._grad_weight, self._grad_bias
 
-def _add_product(total: Tensor, grad: Tensor, inputs: Tensor) -> None:
-    """Add ``grad.T @ inputs`` to `total`, which may be of a higher precision."""
-    if total.dtype == grad.dtype:
-        total.addmm_(grad.t(), inputs)
-    else:
-        total.add_(grad.t() @ inputs)
+    def split(self, row: Tensor) -> list[tuple[slice, slice]]:
+        """Return (rows, targets) of each block; `row` is the ascending row of each target."""
+        edges = [*range(0, len(self._inputs), self._num_rows), len(self._inputs)]
+        at = torch.searchsorted(row, torch.tensor(edges, device=row.device)).tolist()
+        return [(slice(*rows), slice(*targets)) for rows, targets in zip(pairwise(edges), pairwise(at), strict=True)]
+
+    def compute(self, rows: slice, at: tuple[Tensor, Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a block's gradients; return (nll, correct) of its targets at (row in the block, label)."""
+        num_rows = rows.stop - rows.start
+        products, logits = self._products[:num_rows], self._logits[:num_rows]
+        torch.mm(self._inputs[rows], self._matrix.t(), out=products)
+        if self._bias is not None:
+            products.add_(self._bias)
+        if logits.dtype != products.dtype:
+            logits.copy_(products)
+        slope = self._transform(logits)
+        chosen = logits[at]
+        largest = logits.amax(1, keepdim=True)
+        correct = chosen >= largest[at[0], 0]
+        exponentials = logits.sub_(largest).exp_()
+        total = exponentials.sum(1, keepdim=True)
+        nll = (largest + total.log())[at[0], 0] - chosen
+        if any(gradient is not None for gradient in self.gradients):
+            row_weight = weight.new_zeros(num_rows).index_add_(0, at[0], weight)
+            grad = exponentials.mul_(row_weight[:, None] / total)
+            grad.index_put_(at, -weight, accumulate=True)
+            self._add_gradients(rows, grad if slope is None else grad.mul_(slope))
+        return nll, correct
+
+    def _transform(self, logits: Tensor) -> Tensor | None:
+        """Scale and cap logits in place; return what their gradients must be multiplied by, None for 1."""
+        scale, softcap = self._head.scale, self._head.softcap
+        if scale != 1.0:
+            logits.mul_(scale)
+        if softcap is None:
+            return None if scale == 1.0 else logits.new_tensor(scale)
+        logits.div_(softcap).tanh_()
+        slope = (1 - logits.square()).mul_(scale)
+        logits.mul_(softcap)
+        return slope
+
+    def _add_gradients(self, rows: slice, grad: Tensor) -> None:
+        """Add the gradients that a block's logit gradients give."""
+        if self._grad_bias is not None:
+            self._grad_bias += grad.sum(0)
+        if self._logits is not self._products:
+            grad = self._products[: len(grad)].copy_(grad)
+        if self._grad_hidden is not None:
+            torch.mm(grad, self._matrix, out=self._grad_hidden[rows])
+        if self._grad_product is not None and self._grad_weight is not None:
+            torch.mm(grad.t(), self._inputs[rows], out=self._grad_product)
+            self._grad_weight += self._grad_product
+        elif self._grad_weight is not None:
+            self._grad_weight.addmm_(grad.t(), self._inputs[rows])

@@ -5,7 +5,8 @@ Each needs its own package, and none is needed: a run's metrics are always in ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ class Trackers:
 
         shared = {name: getattr(config, name) for name in _SHARED}
         try:
-            self._arguments = TrainingArguments(
-                output_dir=str(folder), run_name=config.run_name or folder.name, report_to=[], **shared
-            )
+            with _silent():  # it warns of a process group that it did not make itself
+                self._arguments = TrainingArguments(
+                    output_dir=str(folder), run_name=config.run_name or folder.name, report_to=[], **shared
+                )
         except ImportError as error:
             raise MissingDependency("accelerate", needed_for="train.report_to", install="accelerate") from error
         self._state = TrainerState(is_world_process_zero=True, is_local_process_zero=True, max_steps=num_steps)
@@ -87,6 +89,19 @@ def check_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         _callback(name)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep transformers from logging warnings."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _callback(name: str) -> Any:
