@@ -59,8 +59,8 @@ def check_target(name: str) -> None:
         return
     if not name.lower().endswith(WRITABLE_SUFFIXES):
         suffix = "".join(Path(name).suffixes[-2:]) or name
-        mend = f"name it one of {', '.join(WRITABLE_SUFFIXES)}.{did_you_mean(suffix, WRITABLE_SUFFIXES)}"
-        raise FormatError(f"cannot write the kind {suffix!r}", file=name, mend=mend)
+        reason = f"cannot write the kind {suffix!r}.{did_you_mean(suffix, WRITABLE_SUFFIXES)}"
+        raise FormatError(reason, file=name, mend=f"name it one of {', '.join(WRITABLE_SUFFIXES)}")
     if not Path(name).absolute().parent.is_dir():
         raise FormatError("the folder does not exist", file=name, mend="make it first")
 
