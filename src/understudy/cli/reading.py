@@ -39,6 +39,9 @@ def add_source_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--limit", type=positive_int, metavar="N", help="read only the first N episodes")
     parser.add_argument("--skip-bad", action="store_true", help="pass over rows that cannot be read, and count them")
+    parser.add_argument(
+        "--max-row-bytes", type=positive_int, metavar="N", help="a longer row is a bad row (default: 256 MiB)"
+    )
     parser.add_argument("--rejects", metavar="FILE", help="with --skip-bad: write those rows and the reasons here")
 
 
