@@ -110,7 +110,7 @@ def read_values(stream: Stream, file: str, max_row_bytes: int) -> Iterator[Row |
 
 
 def _too_long(max_row_bytes: int) -> FormatError:
-    mend = "raise max_row_bytes, or check that the file holds one row a line"
+    mend = "raise max_row_bytes (--max-row-bytes), or check that the file holds one row a line"
     return FormatError(f"the row is longer than max_row_bytes ({max_row_bytes:,})", mend=mend)
 
 
