@@ -1,0 +1,78 @@
+"""The config of a curation: which episodes are kept, and for what."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from understudy.config import ConfigModel
+
+
+class CurateConfig(ConfigModel):
+    """Which episodes are kept. The rules are applied in the order in which they stand here."""
+
+    path: str | tuple[str, ...] = Field(validation_alias="data_path")
+    """File, folder or glob of episodes, or a list of these. Read twice, so standard input will not do."""
+
+    format: str = "auto"
+    """Format of the rows."""
+
+    output_dir: str
+    """Folder for train.jsonl, validation.jsonl where a share is held out, their statistics, and curation_stats.json:
+    what each rule kept and why."""
+
+    output_format: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
+    """Kind of the files of episodes."""
+
+    drop_errors: bool = True
+    """Leave out episodes that a fault of the environment or the machinery ended."""
+
+    only_success: bool = False
+    """Keep what succeeded. What is not known to have succeeded is left out."""
+
+    success_of: Literal["env", "agent"] = Field("env", validation_alias="collect_mode")
+    """Whose success `only_success` asks for: the whole episode's, or each agent's own; then the trajectories of the
+    agents that failed are left out."""
+
+    min_reward_threshold: float | None = None
+    """Keep episodes whose reward is at least this. An unknown reward is not."""
+
+    min_turns: int | None = Field(None, ge=0)
+    """Fewest actions of an episode."""
+
+    max_turns: int | None = Field(None, ge=1)
+    """Most actions of an episode."""
+
+    max_characters: int | None = Field(None, ge=1)
+    """Most characters of an agent's longest conversation."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    """Most tokens of an agent's longest conversation: those of its messages' own text, by `model`."""
+
+    model: str | None = None
+    """Model folder or hub name whose tokenizer counts for `max_tokens`."""
+
+    deduplicate: bool = False
+    """Keep the first of episodes whose agents saw and did exactly the same."""
+
+    best_of_n: int | None = Field(None, ge=1)
+    """Keep at most so many episodes of a task: those with the highest rewards; among equals the successful, then the
+    shorter, then the earlier ones."""
+
+    max_trajectories: int | None = Field(None, ge=1)
+    """Keep at most so many episodes, drawn at random."""
+
+    validation_split: float = Field(0.0, ge=0, lt=1)
+    """Share of the tasks that is held out. All episodes of a task stay on one side."""
+
+    seed: int = 0
+    """Seed of what is drawn at random."""
+
+    @model_validator(mode="after")
+    def _counts_tokens_with_a_tokenizer(self) -> Self:
+        if (self.max_tokens is None) != (self.model is None):
+            raise ValueError("max_tokens and model go together: the model's tokenizer counts")
+        if self.min_turns is not None and self.max_turns is not None and self.min_turns > self.max_turns:
+            raise ValueError(f"min_turns {self.min_turns} is above max_turns {self.max_turns}")
+        return self

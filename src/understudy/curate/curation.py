@@ -1,0 +1,138 @@
+"""A curation from config to files: summarise every episode, apply the rules, write what is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from understudy.config import dump_config
+from understudy.errors import ConfigError
+from understudy.formats import read_episodes, write_episodes
+from understudy.runs import write_atomically
+from understudy.types import Episode
+
+from .config import CurateConfig
+from .rules import Encode, RuleReport, agent_success, apply_rules, is_held_out, rules_of, summarise
+from .statistics import EpisodeStatistics
+
+REPORT = "curation_stats.json"
+
+Watch = Callable[[Iterable[Episode], str], Iterator[Episode]]
+"""Passes episodes on and shows how far it has come; the text says with what."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurateResult:
+    """What a curation kept.
+
+    Args:
+        train: the file of episodes to train on.
+        validation: that of those held out; None where nothing is.
+        num_read: episodes in the data.
+        num_train, num_validation: episodes in the files.
+        rules: what each rule did, in the order in which they were applied.
+    """
+
+    train: Path
+    validation: Path | None
+    num_read: int
+    num_train: int
+    num_validation: int
+    rules: tuple[RuleReport, ...]
+
+
+def curate(
+    config: CurateConfig, *, overwrite: bool = False, watch: Watch = lambda episodes, label: iter(episodes)
+) -> CurateResult:
+    """Curate the episodes of a config into files.
+
+    Args:
+        config: what to keep.
+        overwrite: replace files of an earlier curation.
+        watch: is given the episodes of each pass, and passes them on.
+
+    Raises:
+        ConfigError: nothing is left, or a file is there already.
+        FormatError: a row of the data cannot be read.
+    """
+    folder = Path(config.output_dir)
+    names = ["train"] + ["validation"] * bool(config.validation_split)
+    targets = {name: folder / f"{name}.{config.output_format}" for name in names}
+    source = [config.path] if isinstance(config.path, str) else list(config.path)
+    _check_sources(source, targets.values(), overwrite=overwrite)
+    encode = _encoder(config)
+    candidates = [
+        summarise(episode, index, encode)
+        for index, episode in enumerate(watch(read_episodes(source, config.format), "judging"))
+    ]
+    kept, reports = apply_rules(rules_of(config), candidates)
+    if not kept:
+        raise ConfigError(f"no episode is left of {len(candidates):,}; {_account(reports)}")
+    held_out = {c.index for c in kept if is_held_out(c, config.validation_split, config.seed)}
+    parts = {"train": {c.index for c in kept} - held_out, "validation": held_out}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, target in targets.items():
+        _write(config, source, target, parts[name], watch)
+    result = CurateResult(
+        train=targets["train"],
+        validation=targets.get("validation"),
+        num_read=len(candidates),
+        num_train=len(parts["train"]),
+        num_validation=len(held_out),
+        rules=tuple(reports),
+    )
+    write_atomically(folder / "config.yaml", dump_config(config))
+    report = asdict(result) | {name: str(target) for name, target in targets.items()}
+    write_atomically(folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return result
+
+
+def with_kept_agents(config: CurateConfig, episode: Episode) -> Episode:
+    """Return the episode with the trajectories that the config keeps."""
+    if not config.only_success or config.success_of == "env":
+        return episode
+    kept = tuple(trajectory for trajectory in episode.trajectories if agent_success(episode, trajectory))
+    return replace(episode, trajectories=kept)
+
+
+def _write(config: CurateConfig, source: list[str], target: Path, which: set[int], watch: Watch) -> None:
+    statistics = EpisodeStatistics()
+
+    def chosen() -> Iterator[Episode]:
+        for index, episode in enumerate(watch(read_episodes(source, config.format), f"writing {target.name}")):
+            if index in which:
+                kept = with_kept_agents(config, episode)
+                statistics.add(kept)
+                yield kept
+
+    write_episodes(target, chosen(), "native")
+    stats = json.dumps(statistics.report(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(target.with_name(f"{target.name.partition('.')[0]}_stats.json"), stats + "\n")
+
+
+def _check_sources(source: list[str], targets: Iterable[Path], *, overwrite: bool) -> None:
+    from understudy.formats import list_files
+
+    files = list_files(source)
+    if "-" in files:
+        raise ConfigError("path: standard input cannot be read twice; save it to a file first")
+    for target in targets:
+        if target.exists() and any(target.samefile(file) for file in files):
+            raise ConfigError(f"{target}: is one of the files to read; name another output_dir")
+        if target.exists() and not overwrite:
+            raise ConfigError(f"{target}: exists already; --overwrite replaces it")
+
+
+def _encoder(config: CurateConfig) -> Encode | None:
+    if config.model is None:
+        return None
+    from understudy.rendering import load_tokenizer
+
+    return load_tokenizer(config.model).encode
+
+
+def _account(reports: Iterable[RuleReport]) -> str:
+    dropped = [f"{r.rule} left out {r.num_before - r.num_kept:,} of {r.num_before:,}" for r in reports if r.reasons]
+    return ", ".join(dropped) or "the data is empty"

@@ -1,0 +1,262 @@
+"""The rules of a curation. Each one takes the episodes that are left and says which it keeps, and why not the others.
+
+Rules look at summaries and not at episodes, so a curation holds a few hundred bytes for each episode and reads the data
+twice instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+from understudy.types import JSON, Episode, Message, ToolCall, Trajectory
+
+from .config import CurateConfig
+
+Encode = Callable[[str], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the rules need to know of an episode.
+
+    Args:
+        index: where it stands in the data, from 0.
+        task: stands for its task: equal for all plays of one task.
+        content: stands for all that its agents saw and did.
+        agent_successes: of each trajectory.
+        num_characters, num_tokens: of the longest conversation; tokens are 0 where nobody counts them.
+    """
+
+    index: int
+    task: str
+    content: str
+    has_error: bool
+    success: bool | None
+    agent_successes: tuple[bool | None, ...]
+    reward: float | None
+    num_turns: int
+    num_characters: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReport:
+    """What a rule did. `reasons` says for each reason how many episodes it left out."""
+
+    rule: str
+    num_before: int
+    num_kept: int
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+class Rule(Protocol):
+    """Parts candidates into those that are kept and reasons why the others are not."""
+
+    @property
+    def name(self) -> str:
+        """As in the config and in reports."""
+        ...
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        """Return, for each candidate, why it is left out; None where it is kept."""
+        ...
+
+
+def summarise(episode: Episode, index: int, encode: Encode | None = None) -> Candidate:
+    """Return what the rules need to know of an episode."""
+    texts = [_texts(trajectory) for trajectory in episode.trajectories]
+    return Candidate(
+        index=index,
+        task=task_of(episode),
+        content=_content(episode),
+        has_error=episode.error is not None,
+        success=episode.success,
+        agent_successes=tuple(agent_success(episode, trajectory) for trajectory in episode.trajectories),
+        reward=episode.reward,
+        num_turns=episode.num_actions(),
+        num_characters=max((sum(map(len, one)) for one in texts), default=0),
+        num_tokens=0 if encode is None else max((sum(len(encode(t)) for t in one) for one in texts), default=0),
+    )
+
+
+def task_of(episode: Episode) -> str:
+    """Return what stands for an episode's task: environment and task; else environment and seed; else its own id."""
+    which = episode.task if episode.task is not None else episode.seed
+    if which is None:
+        return episode.id
+    text = json.dumps([episode.environment, which], sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def agent_success(episode: Episode, trajectory: Trajectory) -> bool | None:
+    """Return an agent's own success. The episode's stands in for that of its only agent."""
+    return episode.success if trajectory.success is None and len(episode.trajectories) == 1 else trajectory.success
+
+
+def _texts(trajectory: Trajectory) -> list[str]:
+    """Return the texts of the trajectory's longest conversation."""
+    conversations = [trajectory.messages(leaf) for leaf in trajectory.leaves()]
+    found = [
+        [text for m in messages for text in (m.reasoning_content or "", m.text(), *_call_texts(m.tool_calls)) if text]
+        for messages in conversations
+    ]
+    return max(found, key=lambda texts: sum(map(len, texts)), default=[])
+
+
+def _call_texts(calls: Iterable[ToolCall]) -> list[str]:
+    return [text for call in calls for text in (call.name, call.arguments_text())]
+
+
+def _content(episode: Episode) -> str:
+    """Return a hash of what the agents saw and did. The ids of tool calls are left out: they say nothing."""
+    turns = [
+        (
+            trajectory.agent,
+            turn.parent,
+            [_said(message) for message in turn.observation],
+            _said(turn.action) if turn.action is not None else None,
+            [tool.definition for tool in turn.tools],
+        )
+        for trajectory in episode.trajectories
+        for turn in trajectory.turns
+    ]
+    text = json.dumps(turns, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _said(message: Message) -> list[JSON]:
+    content = message.content
+    parts = content if content is None or isinstance(content, str) else [asdict(part) for part in content]
+    calls = [(call.name, call.arguments) for call in message.tool_calls]
+    return [message.role, message.name, message.reasoning_content, parts, calls]
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A rule that judges every episode by itself."""
+
+    name: str
+    judge: Callable[[Candidate], str | None]
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        return [self.judge(candidate) for candidate in candidates]
+
+
+class Deduplicate:
+    """Keeps the first of equal episodes."""
+
+    name = "deduplicate"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        seen: set[str] = set()
+        out: list[str | None] = []
+        for candidate in candidates:
+            out.append("the same as an earlier one" if candidate.content in seen else None)
+            seen.add(candidate.content)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfN:
+    """Keeps the best few episodes of each task."""
+
+    num: int
+    name: str = "best_of_n"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        by_task: dict[str, list[Candidate]] = {}
+        for candidate in candidates:
+            by_task.setdefault(candidate.task, []).append(candidate)
+        best = {c.index for group in by_task.values() for c in sorted(group, key=_best_first)[: self.num]}
+        reason = f"not among the best {self.num} of its task"
+        return [None if candidate.index in best else reason for candidate in candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class MaxTrajectories:
+    """Keeps so many episodes, drawn at random."""
+
+    num: int
+    seed: int
+    name: str = "max_trajectories"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        drawn = set(range(len(candidates)))
+        if len(candidates) > self.num:
+            drawn = set(random.Random(self.seed).sample(range(len(candidates)), self.num))
+        return [None if i in drawn else "not drawn" for i in range(len(candidates))]
+
+
+def rules_of(config: CurateConfig) -> list[Rule]:
+    """Return the rules that a config asks for, in the order in which they are applied."""
+    rules: list[Rule] = []
+    if config.drop_errors:
+        rules.append(Each("drop_errors", lambda c: "ended by a fault" if c.has_error else None))
+    if config.only_success:
+        rules.append(Each("only_success", _env_success if config.success_of == "env" else _agent_success))
+    if (least := config.min_reward_threshold) is not None:
+        rules.append(Each("min_reward_threshold", lambda c: _reward(c, least)))
+    if (fewest := config.min_turns) is not None:
+        rules.append(Each("min_turns", lambda c: f"fewer than {fewest} turns" if c.num_turns < fewest else None))
+    limits = (("max_turns", "num_turns"), ("max_characters", "num_characters"), ("max_tokens", "num_tokens"))
+    for name, count in limits:
+        most = getattr(config, name)
+        if most is not None:
+            rules.append(Each(name, _at_most(count, most)))
+    if config.deduplicate:
+        rules.append(Deduplicate())
+    if config.best_of_n is not None:
+        rules.append(BestOfN(config.best_of_n))
+    if config.max_trajectories is not None:
+        rules.append(MaxTrajectories(config.max_trajectories, config.seed))
+    return rules
+
+
+def apply_rules(rules: Iterable[Rule], candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[RuleReport]]:
+    """Return the candidates that all rules keep, and what each rule did."""
+    left, reports = list(candidates), []
+    for rule in rules:
+        verdicts = rule.apply(left)
+        reasons = Counter(verdict for verdict in verdicts if verdict is not None)
+        kept = [candidate for candidate, verdict in zip(left, verdicts, strict=True) if verdict is None]
+        reports.append(RuleReport(rule.name, len(left), len(kept), dict(reasons.most_common())))
+        left = kept
+    return left, reports
+
+
+def is_held_out(candidate: Candidate, share: float, seed: int) -> bool:
+    """Say whether a candidate's task is among those that are held out. It depends on task and seed alone."""
+    digest = hashlib.sha256(f"{seed}/{candidate.task}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _env_success(candidate: Candidate) -> str | None:
+    return None if candidate.success else "success is unknown" if candidate.success is None else "failed"
+
+
+def _agent_success(candidate: Candidate) -> str | None:
+    if any(candidate.agent_successes):
+        return None
+    return "success is unknown" if None in candidate.agent_successes else "all agents failed"
+
+
+def _reward(candidate: Candidate, least: float) -> str | None:
+    if candidate.reward is None:
+        return "reward is unknown"
+    return f"reward below {least:g}" if candidate.reward < least else None
+
+
+def _at_most(count: str, most: int) -> Callable[[Candidate], str | None]:
+    reason = f"more than {most:,} {count.removeprefix('num_')}"
+    return lambda candidate: reason if getattr(candidate, count) > most else None
+
+
+def _best_first(candidate: Candidate) -> tuple[float, bool, int, int]:
+    reward = float("-inf") if candidate.reward is None else candidate.reward
+    return -reward, candidate.success is not True, candidate.num_turns, candidate.index

@@ -1,0 +1,207 @@
+"""Curating: what each rule keeps, and that it says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from understudy.config import config_from_dict
+from understudy.curate import CurateConfig, CurateResult, curate
+from understudy.curate.rules import summarise, task_of
+from understudy.errors import ConfigError
+from understudy.formats import read_episodes, write_episodes
+from understudy.types import Episode, Trajectory
+
+
+def episode(n: int, *, task: Any = None, turns: int = 1, text: str = "", **fields: Any) -> Episode:
+    messages = [
+        m
+        for t in range(turns)
+        for m in ({"role": "user", "content": f"{n} {text}"}, {"role": "assistant", "content": str(t)})
+    ]
+    made = Episode.from_messages(messages, id=f"e{n}", environment="env")
+    return replace(made, task={"n": n} if task is None else task, **fields)
+
+
+def run(folder: Path, episodes: list[Episode], *, overwrite: bool = False, **fields: Any) -> CurateResult:
+    write_episodes(folder / "in.jsonl", episodes)
+    config = config_from_dict(
+        CurateConfig, {"path": str(folder / "in.jsonl"), "output_dir": str(folder / "out")} | fields
+    )
+    return curate(config, overwrite=overwrite)
+
+
+def ids(path: Path | None) -> list[str]:
+    return [e.id for e in read_episodes(str(path), "native")]
+
+
+def kept(folder: Path, episodes: list[Episode], **fields: Any) -> tuple[list[str], dict[str, int]]:
+    """Return the ids that one rule keeps, and the reasons that it gives for the others."""
+    result = run(folder, episodes, **fields)
+    (rule,) = [rule for rule in result.rules if rule.rule != "drop_errors"]
+    assert (rule.num_before, rule.num_kept) == (len(episodes), result.num_train)
+    assert sum(rule.reasons.values()) == rule.num_before - rule.num_kept
+    return ids(result.train), rule.reasons
+
+
+def test_without_rules_all_is_kept_but_what_a_fault_ended(tmp_path: Path) -> None:
+    result = run(tmp_path, [episode(0), episode(1, error="gone"), episode(2, success=False)])
+    assert ids(result.train) == ["e0", "e2"]
+    assert [(r.rule, r.num_before, r.num_kept, r.reasons) for r in result.rules] == [
+        ("drop_errors", 3, 2, {"ended by a fault": 1})
+    ]
+    assert (result.validation, result.num_validation) == (None, 0)
+
+
+def test_only_success_drops_failures_and_the_unknown(tmp_path: Path) -> None:
+    episodes = [episode(0, success=True), episode(1, success=False), episode(2), episode(3, success=True, reward=0.0)]
+    assert kept(tmp_path, episodes, only_success=True) == (["e0", "e3"], {"failed": 1, "success is unknown": 1})
+
+
+def test_an_agents_own_success_keeps_its_trajectory_and_not_the_others(tmp_path: Path) -> None:
+    def pair(n: int, a: bool | None, b: bool | None) -> Episode:
+        turns = episode(n).trajectories[0].turns
+        both = (Trajectory(turns, agent="a", success=a), Trajectory(turns, agent="b", success=b))
+        return replace(episode(n), trajectories=both, success=False)
+
+    episodes = [
+        pair(0, True, False),
+        pair(1, False, False),
+        pair(2, None, False),
+        pair(3, True, True),
+        episode(4, success=True),
+    ]
+    result = run(tmp_path, episodes, only_success=True, collect_mode="agent")
+    found = {e.id: [t.agent for t in e.trajectories] for e in read_episodes(str(result.train), "native")}
+    assert found == {"e0": ["a"], "e3": ["a", "b"], "e4": ["agent"]}
+    assert result.rules[-1].reasons == {"all agents failed": 1, "success is unknown": 1}
+
+
+def test_rewards_below_the_threshold_and_unknown_ones_go(tmp_path: Path) -> None:
+    episodes = [episode(0, reward=0.5), episode(1, reward=0.49), episode(2), episode(3, reward=-1.0)]
+    reasons = {"reward below 0.5": 2, "reward is unknown": 1}
+    assert kept(tmp_path, episodes, min_reward_threshold=0.5) == (["e0"], reasons)
+
+
+def test_lengths_are_limited_by_turns_and_characters(tmp_path: Path) -> None:
+    episodes = [episode(0, turns=1), episode(1, turns=2), episode(2, turns=3), episode(3, turns=2, text="x" * 100)]
+    assert kept(tmp_path, episodes, max_turns=2) == (["e0", "e1", "e3"], {"more than 2 turns": 1})
+    assert kept(tmp_path, episodes, min_turns=2, overwrite=True) == (["e1", "e2", "e3"], {"fewer than 2 turns": 1})
+    assert kept(tmp_path, episodes, max_characters=50, overwrite=True)[1] == {"more than 50 characters": 1}
+
+
+def test_lengths_in_tokens_are_those_of_the_models_tokenizer(tmp_path: Path, test_data: Path) -> None:
+    model = str(test_data / "tokenizers" / "qwen3")
+    episodes = [episode(0, text="word " * 20), episode(1, text="word " * 200)]
+    assert kept(tmp_path, episodes, max_tokens=100, model=model) == (["e0"], {"more than 100 tokens": 1})
+
+
+def test_the_length_of_branches_is_that_of_the_longest() -> None:
+    root, *_ = episode(0, text="x" * 40).trajectories[0].turns
+    branches = (root, replace(root, parent=0), replace(root, parent=0))
+    found = summarise(replace(episode(0), trajectories=(Trajectory(branches),)), 0)
+    assert (
+        found.num_characters
+        == 2 * summarise(replace(episode(0), trajectories=(Trajectory((root,)),)), 0).num_characters
+    )
+
+
+def test_what_was_said_and_done_twice_is_kept_once_whatever_its_ids(tmp_path: Path) -> None:
+    def called(n: int, id: str, city: str) -> Episode:
+        call = {"id": id, "function": {"name": "f", "arguments": {"city": city}}}
+        messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        return Episode.from_messages(messages, id=f"e{n}", reward=float(n))
+
+    episodes = [called(0, "a", "Rome"), called(1, "b", "Rome"), called(2, "a", "Oslo"), called(3, "c", "Rome")]
+    assert kept(tmp_path, episodes, deduplicate=True) == (["e0", "e2"], {"the same as an earlier one": 2})
+
+
+def test_the_best_of_each_task_are_kept(tmp_path: Path) -> None:
+    episodes = [
+        episode(0, task="a", reward=0.2),
+        episode(1, task="b", reward=0.9, turns=2),
+        episode(2, task="a", reward=0.8),
+        episode(3, task="b", reward=0.9, success=True, turns=3),
+        episode(4, task="a"),
+        episode(5, task="b", reward=0.9, turns=1),
+    ]
+    reasons = {"not among the best 1 of its task": 4}
+    assert kept(tmp_path, episodes, best_of_n=1) == (["e2", "e3"], reasons)
+    assert kept(tmp_path, episodes, best_of_n=2, overwrite=True)[0] == ["e0", "e2", "e3", "e5"]
+
+
+def test_a_sample_is_drawn_by_the_seed_and_keeps_its_order(tmp_path: Path) -> None:
+    episodes = [episode(n) for n in range(50)]
+    first, reasons = kept(tmp_path, episodes, max_trajectories=10)
+    again, _ = kept(tmp_path, episodes, max_trajectories=10, overwrite=True)
+    other, _ = kept(tmp_path, episodes, max_trajectories=10, seed=1, overwrite=True)
+    assert first == again != other
+    assert first == sorted(first, key=lambda id: int(id[1:]))
+    assert (len(first), reasons) == (10, {"not drawn": 40})
+    assert len(kept(tmp_path, episodes, max_trajectories=99, overwrite=True)[0]) == 50
+
+
+def test_a_task_is_held_out_with_all_its_plays_and_stays_there_when_the_data_grows(tmp_path: Path) -> None:
+    episodes = [episode(n, task=n % 40) for n in range(200)]
+    result = run(tmp_path, episodes, validation_split=0.25)
+    train, held_out = set(ids(result.train)), set(ids(result.validation))
+    assert len(train) + len(held_out) == 200
+    assert not train & held_out
+    tasks = {e.id: e.task for e in episodes}
+    assert not {tasks[id] for id in train} & {tasks[id] for id in held_out}
+    assert 0.1 < len(held_out) / 200 < 0.4
+    more = run(tmp_path, [*episodes, episode(200, task=99)], validation_split=0.25, overwrite=True)
+    assert held_out <= set(ids(more.validation))
+    other = run(tmp_path, episodes, validation_split=0.25, seed=1, overwrite=True)
+    assert set(ids(other.validation)) != held_out
+
+
+def test_rules_follow_each_other_in_the_configs_order(tmp_path: Path) -> None:
+    episodes = [episode(n, task=n % 5, reward=n / 20, success=n % 2 == 0) for n in range(20)]
+    result = run(tmp_path, episodes, max_trajectories=2, best_of_n=1, only_success=True, min_reward_threshold=0.3)
+    assert [rule.rule for rule in result.rules] == [
+        "drop_errors", "only_success", "min_reward_threshold", "best_of_n", "max_trajectories",
+    ]  # fmt: skip
+    for before, after in zip(result.rules, result.rules[1:], strict=False):
+        assert after.num_before == before.num_kept
+
+
+def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
+    result = run(tmp_path, [episode(n, success=n > 2) for n in range(9)], only_success=True, validation_split=0.3)
+    report = json.loads((tmp_path / "out" / "curation_stats.json").read_text())
+    assert (report["num_read"], report["num_train"] + report["num_validation"]) == (9, 6)
+    assert report["rules"][1] == {"rule": "only_success", "num_before": 9, "num_kept": 6, "reasons": {"failed": 3}}
+    stats = json.loads((tmp_path / "out" / "train_stats.json").read_text())
+    assert stats["overall"]["num_episodes"] == result.num_train
+    assert "only_success: true" in (tmp_path / "out" / "config.yaml").read_text()
+    assert sorted(e.id for e in read_episodes(str(tmp_path / "out"))) == [f"e{n}" for n in range(3, 9)]
+
+
+def test_nothing_is_written_over_and_nothing_left_is_said(tmp_path: Path) -> None:
+    run(tmp_path, [episode(0)])
+    with pytest.raises(ConfigError, match="exists already"):
+        run(tmp_path, [episode(0)])
+    with pytest.raises(ConfigError, match="no episode is left of 2; only_success left out 2 of 2"):
+        run(tmp_path, [episode(0), episode(1)], only_success=True, overwrite=True)
+    with pytest.raises(ConfigError, match="standard input"):
+        curate(config_from_dict(CurateConfig, {"path": "-", "output_dir": str(tmp_path / "x")}))
+    source = str(tmp_path / "out" / "train.jsonl")
+    with pytest.raises(ConfigError, match="one of the files to read"):
+        curate(config_from_dict(CurateConfig, {"path": source, "output_dir": str(tmp_path / "out")}), overwrite=True)
+
+
+def test_a_task_is_told_by_what_is_known_of_it() -> None:
+    assert task_of(episode(0, task={"a": 1, "b": 2})) == task_of(episode(9, task={"b": 2, "a": 1}))
+    bare = replace(episode(0), task=None)
+    assert task_of(replace(bare, seed=1)) == task_of(replace(bare, seed=1, id="other"))
+    assert task_of(bare) != task_of(replace(bare, id="other"))
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 5}, {"min_turns": 3, "max_turns": 2}, {"validation_split": 1.0}])
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, fields: dict) -> None:
+    with pytest.raises(ConfigError):
+        run(tmp_path, [episode(0)], **fields)
