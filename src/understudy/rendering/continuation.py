@@ -211,9 +211,13 @@ class TurnWriter:
         """
         text = _text(previous).strip()
         if text and previous["role"] != "assistant":
-            tail = text[-40:]
             header_before = full.rfind(full[at:start], 0, at)
-            return max(full.rfind(tail, 0, start), full.rfind(_json_escaped(tail), 0, start)) > header_before
+            for tail in (text[-40:], _json_escaped(text[-40:])):
+                found = full.rfind(tail, 0, at)
+                # The message may hold the header's text itself, so what counts is where the message ends.
+                if found >= 0 and found + len(tail) > header_before:
+                    return True
+            return False
         between = full[start:difference].strip()
         return not between or between.startswith(tuple(tag for block in THINKING_BLOCKS for tag in block))
 
