@@ -31,3 +31,11 @@ def test_data() -> Path:
     if folder is None:
         pytest.skip("no test data: set UNDERSTUDY_TEST_DATA to a folder that holds corpus/, templates/ and tokenizers/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model to train, with its tokenizer, as a folder. Copy it before you change it."""
+    from tests.training import make_base  # torch is loaded only where it is needed
+
+    return make_base(tmp_path_factory.mktemp("base") / "tiny")

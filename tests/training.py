@@ -7,6 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
+import understudy
 from understudy.formats import read_episodes
 from understudy.models.tiny import save_tiny, train_tokenizer
 from understudy.types import Episode
@@ -41,7 +45,23 @@ def config(base: Path, output: Path, **sections: Any) -> dict[str, Any]:
     return out
 
 
+def train(base: Path, output: Path, **sections: Any) -> Any:
+    """Train with `config` in this process."""
+    return understudy.train(config(base, output, **sections))
+
+
 def metrics(folder: Path, key: str = "loss") -> list[float]:
     """Return one figure of every row of a run's metrics that has it."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()]
     return [row[key] for row in rows if key in row]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """Return the tensors of a model folder, or of an adapter folder."""
+    name = "adapter_model.safetensors" if (folder / "adapter_model.safetensors").exists() else "model.safetensors"
+    return load_file(folder / name)
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Return whether two sets of tensors are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import understudy
-from tests.training import WEATHER, config, metrics
+from tests.training import WEATHER, metrics, same, train, weights
 from understudy.config import load_config
-from understudy.errors import CheckpointError, ConfigError, MissingDependency, RenderError, TrainError, UnderstudyError
 from understudy.train.config import TrainConfig
-from understudy.train.engines.local import LocalEngine
-from understudy.train.reporting import Reporter
-
-
-def train(base: Path, output: Path, **sections: Any) -> Any:
-    return understudy.train(config(base, output, **sections))
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    name = "adapter_model.safetensors" if (folder / "adapter_model.safetensors").exists() else "model.safetensors"
-    return load_file(folder / name)
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
 
 # What a run leaves.
 
@@ -196,100 +174,6 @@ def test_tied_embeddings_can_be_trained_whole_beside_an_adapter(base, tmp_path) 
     assert after.get_input_embeddings().weight is after.get_output_embeddings().weight
 
 
-# Going on.
-
-
-def stopping_after(monkeypatch: pytest.MonkeyPatch, step: int, how: signal.Signals) -> None:
-    """Send this process a signal when a step is done, as a scheduler or a user would."""
-    told = Reporter.step
-
-    def tell(self: Reporter, number: int, *args: Any, **kwargs: Any) -> None:
-        told(self, number, *args, **kwargs)
-        if number == step:
-            os.kill(os.getpid(), how)
-
-    monkeypatch.setattr(Reporter, "step", tell)
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("lora", [None, {"lora_r": 4, "lora_dropout": 0.2}], ids=["full", "lora"])
-def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(base, tmp_path, monkeypatch, how, lora) -> None:
-    options = {"data": {"validation_split": 0.3}, "lora": lora, "train": {"save_steps": 0, "eval_steps": 2}}
-    train(base, tmp_path / "peaceful", **options)
-    with monkeypatch.context() as patched:
-        stopping_after(patched, 3, how)
-        stopped = train(base, tmp_path / "stopped", **options)
-    assert (stopped.signal, stopped.step, stopped.final) == (how, 3, None)
-    assert json.loads((tmp_path / "stopped" / "provenance.json").read_text())["status"] == "interrupted"
-    resumed = train(base, tmp_path / "stopped", resume="auto", **options)
-    assert resumed.signal is None
-    for key in ("loss", "grad_norm", "eval_loss"):
-        assert metrics(tmp_path / "stopped", key) == metrics(tmp_path / "peaceful", key)
-    assert same(weights(tmp_path / "stopped" / "final"), weights(tmp_path / "peaceful" / "final"))
-
-
-def test_the_signals_handlers_are_put_back(base, tmp_path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    train(base, tmp_path / "run", train={"max_steps": 1})
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_resuming_a_finished_run_changes_nothing(base, tmp_path) -> None:
-    train(base, tmp_path / "run")
-    before = weights(tmp_path / "run" / "final")
-    result = train(base, tmp_path / "run", resume="auto")
-    assert (result.step, result.num_steps) == (6, 6)
-    assert same(before, weights(tmp_path / "run" / "final"))
-    assert len(metrics(tmp_path / "run")) == 6
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"train": {"learning_rate": 2e-3}}, r"train.learning_rate was 0.001 and is 0.002"),
-        ({"train": {"per_device_train_batch_size": 4}}, r"had 2 trajectories over all devices and has 4"),
-        ({"data": {"max_samples": 5}}, r"data.max_samples was None and is 5"),
-        ({"lora": {"lora_r": 2}}, r"lora"),
-        ({"rendering": {"null_content": "null"}}, r"rendering.null_content was 'empty' and is 'null'"),
-    ],
-)
-def test_a_run_is_not_resumed_as_another(base, tmp_path_factory, finished_small, changes, said: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"cannot go on from .*checkpoint-6.*{said}"):
-        train(base, finished_small, resume="auto", **changes)
-
-
-@pytest.fixture(scope="module")
-def finished_small(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("runs") / "small"
-    train(base, output)
-    return output
-
-
-def test_a_run_is_not_resumed_with_other_data(base, tmp_path) -> None:
-    rows = WEATHER.read_text().splitlines(keepends=True)
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(rows))
-    train(base, tmp_path / "run", data={"path": str(file)})
-    file.write_text("".join(rows[::-1]))
-    with pytest.raises(CheckpointError, match="the data is not the same"):
-        train(base, tmp_path / "run", data={"path": str(file)}, resume="auto")
-
-
-def test_batches_may_be_arranged_anew_and_more_steps_asked_for_when_resuming(base, tmp_path) -> None:
-    train(base, tmp_path / "run")
-    changes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "layout": "rows", "max_steps": 8}
-    assert train(base, tmp_path / "run", resume="auto", train=changes).step == 8
-    assert len(metrics(tmp_path / "run")) == 8
-
-
-def test_a_folder_that_holds_a_run_is_not_overwritten_by_accident(base, tmp_path) -> None:
-    train(base, tmp_path / "run", train={"max_steps": 1})
-    with pytest.raises(ConfigError, match="holds a finished run; resume it, overwrite it"):
-        train(base, tmp_path / "run", train={"max_steps": 1})
-    understudy.train(config(base, tmp_path / "run", train={"max_steps": 2}), overwrite=True)
-    assert len(metrics(tmp_path / "run")) == 2
-
-
 # Best checkpoints and early stopping.
 
 # At this rate the validation loss jumps up and down.
@@ -316,108 +200,6 @@ def test_a_run_stops_when_the_validation_loss_no_longer_falls(base, tmp_path) ->
     best = min(losses[:-2])
     assert min(losses[-2:]) >= best
     assert (tmp_path / "run" / "final").is_dir()
-
-
-# What cannot work.
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "said"),
-    [
-        ({"train": {"eval_steps": 2}}, ConfigError, "train.eval_steps needs data to validate on"),
-        ({"train": {"report_to": "wandbb"}}, ConfigError, "unknown tracker 'wandbb'. Did you mean 'wandb'?"),
-        ({"data": {"path": "nowhere.jsonl"}}, UnderstudyError, "nowhere.jsonl: no such file"),
-        ({"data": {"path": None}}, ConfigError, "there is no data: set data.path"),
-        ({"model": {"path": "/nowhere"}}, UnderstudyError, "/nowhere"),
-        ({"objective": {"name": "cloning"}}, ConfigError, "unknown objective 'cloning'"),
-        ({"objective": {"weight_by": "score"}}, UnderstudyError, "weight_by is 'score'"),
-        ({"objective": {"bc_weight": 0}}, ConfigError, "there is nothing to train"),
-        ({"rendering": {"chat_template": "nowhere.jinja"}}, RenderError, "nowhere.jinja"),
-        ({"rendering": {"stop_tokens": ["<|im_ends|>"]}}, RenderError, "Did you mean '<|im_end|>'?"),
-        ({"data": {"max_length": 20}}, UnderstudyError, "are more than max_length 20"),
-        (
-            {"train": {"layout": "rows", "max_tokens_per_batch": 50}},
-            ConfigError,
-            "does not fit train.max_tokens_per_batch 50",
-        ),
-        (
-            {"lora": {"lora_target_modules": ["q_project"]}},
-            ConfigError,
-            "is called 'q_project'. Did you mean 'q_proj'?",
-        ),
-        ({"lora": {"lora_target_modules": "nothing.*"}}, ConfigError, "no layer matches the expression"),
-        ({"model": {"trust_remote_code": "maybe"}}, ConfigError, "model.trust_remote_code"),
-    ],
-)
-def test_what_cannot_work_is_refused_with_its_reason_and_leaves_no_checkpoint(
-    base, tmp_path, changes, error, said: str
-) -> None:
-    with pytest.raises(error, match=None) as caught:
-        train(base, tmp_path / "run", **changes)
-    assert said in str(caught.value)
-    assert not list(tmp_path.rglob("checkpoint-*"))
-    assert not (tmp_path / "run" / "final").exists()
-
-
-def test_an_optimiser_that_is_not_installed_is_named(base, tmp_path) -> None:
-    pytest.importorskip("torch")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingDependency, match="adamw_8bit needs the package 'bitsandbytes'"):
-            train(base, tmp_path / "run", train={"optim": "adamw_8bit"})
-    else:
-        assert train(base, tmp_path / "run", train={"optim": "adamw_8bit"}).step == 6
-
-
-def test_a_model_without_a_chat_template_is_refused(base, tmp_path) -> None:
-    bare = tmp_path / "bare"
-    AutoModelForCausalLM.from_pretrained(base).save_pretrained(bare)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(bare)
-    with pytest.raises(RenderError, match="has no chat template"):
-        train(bare, tmp_path / "run")
-
-
-def test_a_template_that_refuses_is_named_with_the_row(base, tmp_path) -> None:
-    template = tmp_path / "strict.jinja"
-    template.write_text("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(RenderError, match=r"weather.jsonl:1: turn 0: TEMPLATE_RAISED.*roles must alternate"):
-        train(base, tmp_path / "run", rendering={"chat_template": str(template)})
-
-
-def test_weights_other_than_safetensors_are_refused(base, tmp_path) -> None:
-    folder = tmp_path / "pickled"
-    model = AutoModelForCausalLM.from_pretrained(base)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="no safetensors"):
-        train(folder, tmp_path / "run")
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_step_names_the_rows_and_loses_nothing(
-    base, tmp_path, monkeypatch
-) -> None:
-    stepped = LocalEngine.optimizer_step
-
-    def spoil(self: LocalEngine, stats: Any) -> None:
-        stepped(self, stats)
-        if len(metrics_so_far()) == 2:  # two steps are reported, the third has just been taken
-            with torch.no_grad():
-                next(self.adapter.model.parameters())[:] = float("nan")
-
-    def metrics_so_far() -> list[float]:
-        return metrics(tmp_path / "run")
-
-    monkeypatch.setattr(LocalEngine, "optimizer_step", spoil)
-    with pytest.raises(TrainError, match=r"step 4: the loss is nan, so the step was not taken.*weather.jsonl:\d"):
-        train(base, tmp_path / "run", train={"save_steps": 100})
-    assert len(metrics(tmp_path / "run")) == 3
-    assert (tmp_path / "run" / "checkpoint-3").is_dir()
-    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["status"] == "failed"
 
 
 # Trackers.

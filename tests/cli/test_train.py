@@ -9,15 +9,10 @@ from subprocess import PIPE, Popen
 import pytest
 import yaml
 
-from tests.training import config, make_base, metrics
+from tests.training import config, metrics
 from understudy.cli.main import main
 
 from .commands import command
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 @pytest.fixture

@@ -34,9 +34,10 @@ def lines(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the examples, in which the commands run one after the other."""
+    """A folder with examples and recipes, in which the commands run one after the other."""
     path = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "examples", path / "examples")
+    for name in ("examples", "recipes"):
+        shutil.copytree(ROOT / name, path / name)
     return path
 
 

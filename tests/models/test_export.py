@@ -16,11 +16,6 @@ from understudy.models.lora import LoraSettings, add_adapter
 IDS = torch.arange(12)[None]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "tiny")
-
-
 @pytest.fixture
 def adapter(base: Path, tmp_path: Path) -> Path:
     """An adapter with an effect, as training leaves it."""

@@ -2,21 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training import make_base
 from understudy.errors import ConfigError
 from understudy.models.load import is_adapter, load_hf_tokenizer, load_model, load_model_config
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 def test_a_model_is_loaded_in_the_type_that_was_asked_for(base) -> None:

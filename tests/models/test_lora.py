@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,11 +9,6 @@ from understudy.models.load import load_model
 from understudy.models.lora import LoraSettings, add_adapter, load_adapter
 
 IDS = torch.arange(12)[None]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 def trained(model: torch.nn.Module) -> list[str]:

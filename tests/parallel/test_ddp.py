@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.training import config, make_base, metrics
+from tests.training import config, metrics
 
 COMMAND = "import sys; from understudy.cli.main import main; sys.exit(main())"
 TIMEOUT_SECONDS = 240
@@ -43,11 +43,6 @@ def settings(folder: Path, base: Path, name: str, **sections: Any) -> Path:
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config(base, folder / name, **sections)))
     return file
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 def assert_same_run(a: Path, b: Path) -> None:

@@ -113,9 +113,9 @@ def _train_in_folder(
     config: TrainConfig, sources: Sequence[EpisodeSource], device: torch.device, *, overwrite: bool
 ) -> TrainResult:
     """Train within the run's folder, and write down there how it ended."""
-    folder = RunFolder.open(
-        config.output_dir, config=dump_config(config), resume=config.resume == "auto", overwrite=overwrite
-    )
+    resume = config.resume == "auto"
+    overwrite = overwrite or (not resume and _came_to_nothing(Path(config.output_dir)))
+    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=resume, overwrite=overwrite)
     try:
         result = _train(config, sources, device, folder)
     except BaseException as error:
@@ -125,6 +125,12 @@ def _train_in_folder(
         raise
     folder.close("finished" if result.signal is None else "interrupted")
     return result
+
+
+def _came_to_nothing(folder: Path) -> bool:
+    """Return whether a folder holds a run that measured nothing, so that the same command may be given again."""
+    is_run = (folder / "provenance.json").is_file()
+    return is_run and not (folder / "metrics.jsonl").exists() and not any(folder.glob("checkpoint-*"))
 
 
 def _train(
