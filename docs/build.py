@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 CONFIGS = [
     ("Training", "understudy.train.config:TrainConfig"),
     ("Collecting", "understudy.collect.config:CollectConfig"),
+    ("Curating", "understudy.curate.config:CurateConfig"),
     ("Server profile", "understudy.rendering.profile:ServerProfile"),
     ("Field mapping", "understudy.formats.mapping.spec:FieldMapping"),
 ]

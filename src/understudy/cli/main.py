@@ -21,8 +21,11 @@ from .parser import Parser
 
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("understudy.cli.check", "verify that every turn trains on exactly what a server would compute"),
+    "collect": ("understudy.cli.collect", "let agents play, many episodes at once, and write them down"),
     "convert": ("understudy.cli.convert", "read episodes from one format and write them in another"),
+    "curate": ("understudy.cli.curate", "choose what to train on, by rules that say what they kept"),
     "export": ("understudy.cli.export", "write a trained model as servers load it, adapters merged"),
+    "play": ("understudy.cli.play", "play an environment yourself, or watch a policy play it"),
     "stats": (
         "understudy.cli.stats",
         "count what a data set holds: turns, lengths, rewards, success, shared prefixes",

@@ -1,0 +1,72 @@
+"""Let agents play, and write their episodes down.
+
+Plays the tasks of an environment with a policy (an expert, an endpoint, a local model, …), many at once. Episodes go
+into the output folder as they are finished. Killed or interrupted, the same command goes on: nothing is lost, nothing
+is played twice. In the end there are episodes_{time}.jsonl and episodes_{time}_stats.json, beside config and
+provenance.
+
+What fails on the way is tried again; an episode that a fault ended all the same is counted apart, is never the agent's
+failure, and is played again by the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from .configuring import add_config_arguments, read_config
+from .console import messages, show_log
+from .parser import Parser
+
+if TYPE_CHECKING:
+    from understudy.collect import CollectResult
+
+EPILOG = """
+examples:
+  understudy collect environment.name=math policy.name=expert num_episodes=500 output_dir=data/math
+  understudy collect my.yaml samples_per_task=4 policy.arguments.temperature=1.0
+  understudy collect my.yaml policy.name=endpoint policy.arguments.model=Qwen/Qwen3-8B \\
+      policy.arguments.base_url=http://localhost:8000/v1
+
+environments: math, grid, tools, function_gym, package.module:Class or file.py:Class
+policies: expert, endpoint, local, random, replay, or your own likewise
+
+exit status: 0 all episodes are there; 1 it stopped, or some ended by a fault; 2 the command or a config is wrong;
+130 interrupted: the same command goes on
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="delete what output_dir holds, and start")
+
+
+def run(args: argparse.Namespace) -> int:
+    from understudy.collect import CollectConfig, collect
+    from understudy.curate import EpisodeStatistics
+
+    config = read_config(args, CollectConfig)
+    if config is None:
+        return 0
+    show_log()
+    try:
+        result = collect(config, statistics=EpisodeStatistics, overwrite=args.overwrite, console=messages())
+    except KeyboardInterrupt:
+        text = f"interrupted; what was finished is in {config.output_dir}, and the same command goes on"
+        messages().print(text, markup=False, soft_wrap=True)
+        raise
+    _show(result)
+    return 1 if result.num_errors else 0
+
+
+def _show(result: CollectResult) -> None:
+    console = messages()
+    there = result.num_episodes - result.num_played
+    text = f"played {result.num_played:,} episodes" + (f" ({there:,} were there already)" if there else "")
+    if result.num_known:
+        share = result.num_successes / result.num_known
+        text += f"; success {result.num_successes:,} of {result.num_known:,} ({share:.1%})"
+    console.print(f"{text}; {result.num_episodes:,} are in {result.path}", markup=False, soft_wrap=True)
+    if result.num_errors:
+        text = f"{result.num_errors:,} of them ended by a fault, see {result.stats_path}; the same command "
+        console.print(text + "plays them again", style="yellow", markup=False, soft_wrap=True)
