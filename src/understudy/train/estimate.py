@@ -161,4 +161,5 @@ def _activations(config: TrainSection, model: Any, plans: StepPlans, weight_byte
         per_token = model.num_hidden_layers * model.hidden_size + width
     else:
         per_token = model.num_hidden_layers * width
-    return int(tokens * per_token * bytes_each) + LOGITS_BYTES
+    logits = min(LOGITS_BYTES, 4 * tokens * model.vocab_size)
+    return int(tokens * per_token * bytes_each) + logits

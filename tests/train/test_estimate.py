@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.training import config, make_base
+from understudy.api import dry_run
+
+
+def estimate(base: Path, **sections: Any) -> Any:
+    return dry_run(config(base, Path("nowhere"), **sections))
+
+
+def test_weights_gradients_and_moments_are_counted_exactly(base) -> None:
+    found = estimate(base)
+    weights = sum(p.nbytes for p in AutoModelForCausalLM.from_pretrained(base).parameters())
+    assert (found.memory.weights, found.memory.gradients, found.memory.optimizer) == (weights, weights, 2 * weights)
+    assert found.memory.total > 4 * weights
+
+
+def test_an_adapter_needs_gradients_and_moments_for_itself_only(base) -> None:
+    found = estimate(base, lora={"lora_r": 2})
+    assert found.memory.gradients == 4 * found.num_trained
+    assert found.memory.optimizer == 8 * found.num_trained
+    assert found.num_trained < found.num_parameters / 5
+
+
+@pytest.mark.parametrize(
+    "smaller", [{"gradient_checkpointing": True}, {"bf16": True}, {"layout": "tree", "max_tokens_per_batch": 600}]
+)
+def test_what_saves_memory_is_seen_to_save_it(tmp_path, smaller: dict[str, Any]) -> None:
+    base = make_base(tmp_path / "deep", num_layers=4)
+    at_first = {"layout": "tree", "max_tokens_per_batch": 4096} if "layout" in smaller else {}
+    assert estimate(base, train=smaller).memory.activations < estimate(base, train=at_first).memory.activations
+
+
+def test_a_dry_run_plans_the_steps_that_training_takes(base, tmp_path) -> None:
+    import understudy
+
+    length = {"max_steps": None, "num_train_epochs": 2}
+    settings = config(base, tmp_path / "run", data={"validation_split": 0.2}, train=length)
+    planned = understudy.dry_run(settings).plans
+    result = understudy.train(settings)
+    assert planned.num_steps == result.num_steps == 6
+    assert planned.steps_per_epoch == 3
+    assert planned.examples_per_step == 2
+
+
+def test_no_memory_is_taken_for_the_model_that_is_planned(base, monkeypatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    monkeypatch.setattr(torch.nn.Module, "to", refuse)
+    estimate(base)
