@@ -8,13 +8,14 @@ trained wrong.
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import ConfigError
 
 from .console import messages, results
 from .parser import Parser, one_of, positive_int
-from .reading import add_source_arguments, open_source
+from .reading import add_source_arguments, open_source, show_rejected
 from .rendering import add_model_arguments, make_renderer
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from understudy.registry import load
+    from understudy.registry import create
 
-    objective = load("objectives", args.objective)()
+    objective = create("objectives", args.objective)
     renderer = make_renderer(args, on_refusal="context", observations=True)
     shown = [
         _Shown.of(renderer, objective, episode, trajectory, place)
@@ -62,8 +63,10 @@ def run(args: argparse.Namespace) -> int:
         _write_page(args, shown)
         return 0
     console = results()
-    if args.color == "always":
-        console = type(console)(force_terminal=True, width=console.width, highlight=False)
+    if args.color == "always":  # whatever TERM and NO_COLOR say of the terminal that is not there
+        console = type(console)(
+            width=console.width, highlight=False, force_terminal=True, color_system="standard", no_color=False
+        )
     from understudy.viewer import token_text
 
     for view in shown:
@@ -78,11 +81,12 @@ def _rows(args: argparse.Namespace) -> list[tuple[Episode, str]]:
     """Read up to the last wanted row and return the wanted ones with their places."""
     reader = open_source(args)
     found: list[tuple[Episode, str]] = []
-    for episode in reader:
+    for episode in itertools.islice(reader, args.limit):
         if reader.num_rows >= args.row + args.num_rows:
             break
         if reader.num_rows >= args.row:
             found.append((episode, reader.place))
+    show_rejected(reader, args.rejects)
     return found
 
 
