@@ -110,6 +110,13 @@ def test_control_tokens_in_text_are_told_of(tmp_path: Path, capsys, model: Path)
     assert "control tokens in text: '<|im_start|>' in a user message" in show(capsys, path, "--model", model)
 
 
+def test_a_file_name_in_brackets_is_shown_as_it_is(tmp_path: Path, capsys, model: Path) -> None:
+    path = tmp_path / "[bold] [" / "rows.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(weather(1)))
+    assert "[bold] [/rows.jsonl:1" in show(capsys, path, "--model", model)
+
+
 def test_colour_always_colours_piped_output_whatever_the_surroundings_say(capsys, model: Path, monkeypatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("NO_COLOR", "1")

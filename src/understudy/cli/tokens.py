@@ -67,10 +67,12 @@ def run(args: argparse.Namespace) -> int:
         console = type(console)(
             width=console.width, highlight=False, force_terminal=True, color_system="standard", no_color=False
         )
+    from rich.text import Text
+
     from understudy.viewer import token_text
 
     for view in shown:
-        console.rule(view.heading)
+        console.rule(Text(view.heading, style="rule.text"))
         console.print(token_text(view.groups, show_ids=args.ids), soft_wrap=True)
         for name, fact in view.facts.items():
             console.print(f"{name}: {fact}", markup=False, soft_wrap=True)

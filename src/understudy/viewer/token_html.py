@@ -71,9 +71,11 @@ def _group(group: TokenGroup) -> str:
     if group.turn >= 0:
         facts.insert(1, f"turn {group.turn}")
     branch = f'<span class="branch">branch at token {group.depth:,}</span>' if group.is_branch else ""
-    # A line feed right after <pre> is dropped by browsers; inside a span it is kept.
+    # A line feed right after <pre> is dropped by browsers; inside a span it is kept. A bare carriage return is read as
+    # a line feed.
+    text = html.escape(group.text).replace("\r", "&#13;")
     return (
-        f'{branch}<span class="{" ".join(classes)}" title="{html.escape(", ".join(facts))}">{html.escape(group.text)}'
+        f'{branch}<span class="{" ".join(classes)}" title="{html.escape(", ".join(facts))}">{text}'
         f'</span><span class="ids">⟨{ids}⟩</span>'
     )
 
