@@ -138,3 +138,13 @@ def test_twenty_five_thousand_episodes_take_no_more_memory_than_half_of_them(tes
     assert counts == [12_720, 25_440]
     assert whole < 500
     assert whole < half * 1.1
+
+
+def test_a_row_that_is_longer_than_allowed_is_refused_with_the_option_that_allows_it(tmp_path, capsys) -> None:
+    for name in ("rows.jsonl", "rows.json"):
+        path = tmp_path / name
+        path.write_text('{"messages": [{"role": "user", "content": "a longer row"}]}\n')
+        assert main(["stats", str(path), "--max-row-bytes", "100"]) == 0
+        capsys.readouterr()
+        assert main(["stats", str(path), "--max-row-bytes", "20"]) == 1
+        assert "--max-row-bytes" in capsys.readouterr().err

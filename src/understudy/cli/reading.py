@@ -55,12 +55,18 @@ def open_source(args: argparse.Namespace, *, rejects: str | None = None) -> Epis
         ConfigError: the format is unknown, or ``--rejects`` stands without ``--skip-bad``.
         FormatError: nothing is there.
     """
-    from understudy.formats import read_episodes
+    from understudy.formats import DEFAULT_MAX_ROW_BYTES, read_episodes
 
     if args.rejects and not args.skip_bad:
         raise ConfigError("--rejects needs --skip-bad; without it the first bad row stops the command")
     source = args.src[0] if len(args.src) == 1 else args.src
-    reader = read_episodes(source, args.format, skip_bad=args.skip_bad, rejects=args.rejects or rejects)
+    reader = read_episodes(
+        source,
+        args.format,
+        skip_bad=args.skip_bad,
+        rejects=args.rejects or rejects,
+        max_row_bytes=args.max_row_bytes or DEFAULT_MAX_ROW_BYTES,
+    )
     reader.files()
     return reader
 

@@ -197,6 +197,8 @@ class _Source:
                 value, end = DECODER.raw_decode(self.text, self.position)
                 # A number that ends where the text ends may go on in what is not read yet.
                 if end < len(self.text) or self._ended or not isinstance(value, int | float):
+                    if end - self.position > self._max_chars:
+                        raise _too_long(self._max_chars)
                     self.position = end
                     return value
             except (ValueError, RecursionError) as error:
