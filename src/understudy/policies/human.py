@@ -84,9 +84,11 @@ def show_messages(console: Console, messages: Sequence[Message]) -> None:
         title = message.role if message.name is None else f"{message.role} {message.name}"
         if message.text():
             console.print(f"{title}:", style="bold", markup=False)
-            console.print(message.text(), markup=False)
+            console.print(message.text(), markup=False, soft_wrap=True)
         for call in message.tool_calls:
-            console.print(f"{title} calls {call.name}({call.arguments_text()})", style="bold", markup=False)
+            console.print(
+                f"{title} calls {call.name}({call.arguments_text()})", style="bold", markup=False, soft_wrap=True
+            )
 
 
 def read_action(line: str, tools: Sequence[Tool]) -> Message:

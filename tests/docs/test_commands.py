@@ -1,0 +1,35 @@
+"""The commands and the Python of the pages run, and print what the pages say."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.test_readme import ROOT, commands, lines
+
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("environments", "collecting")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command, expected in commands(page):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, text=True, check=False, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        pattern = ".*".join(map(re.escape, lines(expected).split("...")))
+        assert re.fullmatch(pattern, lines(done.stdout), re.S), done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        exec(compile(block, str(page), "exec"), {})
