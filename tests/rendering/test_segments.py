@@ -118,10 +118,9 @@ def test_only_the_first_segment_gets_the_leading_space() -> None:
 def test_the_prompt_keeps_its_ids_whatever_follows(qwen3: ModelTokenizer, prompt: str, target: str) -> None:
     prompt_ids, target_ids = SegmentTokenizer(qwen3).encode_continuation(prompt, target)
     assert prompt_ids.tolist() == plain(qwen3, prompt)
-    assert qwen3.backend.decode(target_ids.tolist(), skip_special_tokens=False) == target or "\ufffd" in prompt + target
     joint = plain(qwen3, prompt + target)
-    if joint[: len(prompt_ids)] == prompt_ids.tolist():
-        assert target_ids.tolist() == joint[len(prompt_ids) :]
+    continues = joint[: len(prompt_ids)] == prompt_ids.tolist()
+    assert target_ids.tolist() == (joint[len(prompt_ids) :] if continues else plain(qwen3, target))
 
 
 def test_a_target_is_encoded_alone_where_a_token_would_span_the_seam(qwen3: ModelTokenizer) -> None:
