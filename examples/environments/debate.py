@@ -17,7 +17,10 @@ QUESTIONS = ("Is a tomato a fruit?", "Is it better to write or to call?", "Shoul
 
 
 class Debate:
-    """Whoever uses more different words wins. Opening statements are made at once, rebuttals in turn."""
+    """Whoever uses more different words wins. Opening statements are made at once, rebuttals in turn.
+
+    Only one side can win, so an episode as a whole is never a success; curate such data by the agents' own success.
+    """
 
     agents = ("pro", "contra")
 
@@ -39,7 +42,8 @@ class Debate:
         if len(self.said["contra"]) == 1:
             return self._asks("contra", self.said["pro"][1])
         num_words = {agent: len(set(" ".join(said).lower().split())) for agent, said in self.said.items()}
-        won = {agent: num_words[agent] == max(num_words.values()) for agent in self.agents}
+        pro, contra = (num_words[agent] for agent in self.agents)
+        won = {"pro": pro > contra, "contra": contra > pro}
         return Step(
             rewards={agent: Reward(float(won[agent]), {"words": float(num_words[agent])}) for agent in self.agents},
             success=won,
