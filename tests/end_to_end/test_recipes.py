@@ -102,11 +102,11 @@ def test_every_recipe_says_how_to_start_it() -> None:
         assert f"understudy train recipes/{recipe.name}" in text, recipe
 
 
-def test_the_quick_start_trains_out_of_the_box(tmp_path: Path, in_the_project: None) -> None:
+def test_the_smallest_recipe_trains_out_of_the_box(tmp_path: Path, in_the_project: None) -> None:
     import understudy
 
     result = understudy.train(
-        ROOT / "recipes" / "quickstart.yaml", overrides=[f"output_dir={tmp_path / 'run'}", "train.max_steps=12"]
+        ROOT / "recipes" / "weather.yaml", overrides=[f"output_dir={tmp_path / 'run'}", "train.max_steps=12"]
     )
     assert result.step == 12
     assert result.eval_loss is not None
