@@ -197,3 +197,21 @@ def test_bad_actions_are_answered_and_bad_use_is_refused(name: str, arguments: d
 def test_unknown_arguments_get_a_hint(name: str) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'num_tasks'"):
         make(name, {"num_task": 3})
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Any:
+    from understudy.models.tiny import train_tokenizer
+    from understudy.rendering import Renderer, from_transformers
+
+    return Renderer(from_transformers(train_tokenizer(["a b c"] * 9, vocab_size=300), name="tiny"), observations=True)
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_every_turn_of_its_episodes_is_rendered_exactly(name: str, arguments: dict[str, Any], renderer: Any) -> None:
+    for policy in (ExpertPolicy(), RandomPolicy()):
+        for episode in play(name, arguments, plays(name, arguments, 5), policy, max_turns=8):
+            rendered = renderer.render(episode.trajectories[0])
+            assert len(rendered.turns) == episode.num_actions()
+            assert not rendered.refusals
+            assert not rendered.dropped_context
