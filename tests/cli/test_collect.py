@@ -100,7 +100,8 @@ def test_faults_make_the_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFix
     assert "12 of them ended by a fault" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, stop: signal.Signals) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import asyncio\n"
@@ -123,7 +124,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(stop)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "the same command goes on" in said

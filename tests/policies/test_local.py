@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from understudy.collect import Play, play_all
 from understudy.environments import Observation
 from understudy.environments.math import Math
 from understudy.errors import ConfigError, PolicyError
+from understudy.models.lora import LoraSettings, add_adapter
 from understudy.models.tiny import tiny_model, train_tokenizer
 from understudy.policies import Context, ContextLengthExceeded, EpisodeStart
 from understudy.policies.generation import Generated, Request
@@ -198,6 +200,22 @@ def test_a_model_folder_is_loaded_when_it_is_first_needed(model: Any, tokenizer:
     start = EpisodeStart(Math(), "agent")
     action = act(policy.for_episode(start))  # type: ignore[arg-type]
     assert np.isfinite(action.sampled.logprobs).all()
+    hf = model.__class__.from_pretrained(tmp_path)
+    adapter = add_adapter(hf, LoraSettings(r=2))
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.1 if parameter.requires_grad else 0.0)
+    adapter.save_pretrained(tmp_path / "run" / "final")
+    for file in tmp_path.glob("tokenizer*"):
+        (tmp_path / "run" / "final" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "run" / "final" / "chat_template.jinja").write_bytes((tmp_path / "chat_template.jinja").read_bytes())
+    config = tmp_path / "run" / "final" / "adapter_config.json"
+    config.write_text(
+        config.read_text().replace('"base_model_name_or_path": null', f'"base_model_name_or_path": "{tmp_path}"')
+    )
+    adapted = act(LocalPolicy(str(tmp_path / "run"), max_new_tokens=4).for_episode(start))  # type: ignore[arg-type]
+    direct = LocalPolicy.of(adapter, tokenizer, max_new_tokens=4)
+    assert adapted.sampled == act(direct).sampled != action.sampled
     with pytest.raises(Exception, match="/nowhere"):
         LocalPolicy("/nowhere").for_episode(start)
 

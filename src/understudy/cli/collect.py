@@ -12,6 +12,7 @@ failure, and is played again by the next start.
 from __future__ import annotations
 
 import argparse
+import signal
 from typing import TYPE_CHECKING
 
 from .configuring import add_config_arguments, read_config
@@ -32,7 +33,7 @@ environments: math, grid, tools, function_gym, package.module:Class or file.py:C
 policies: expert, endpoint, local, random, replay, or your own likewise
 
 exit status: 0 all episodes are there; 1 it stopped, or some ended by a fault; 2 the command or a config is wrong;
-130 interrupted: the same command goes on
+130 interrupted (Ctrl-C or SIGTERM): the same command goes on
 """
 
 
@@ -49,12 +50,15 @@ def run(args: argparse.Namespace) -> int:
     if config is None:
         return 0
     show_log()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interrupt too
     try:
         result = collect(config, statistics=EpisodeStatistics, overwrite=args.overwrite, console=messages())
     except KeyboardInterrupt:
         text = f"interrupted; what was finished is in {config.output_dir}, and the same command goes on"
         messages().print(text, markup=False, soft_wrap=True)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     _show(result)
     return 1 if result.num_errors else 0
 

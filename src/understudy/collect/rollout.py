@@ -197,7 +197,7 @@ class _Rollout:
         return action.message
 
     def episode(self) -> Episode:
-        """Return the record."""
+        """Return the record. Its reward is the mean of the agents' that have any; it succeeded when all agents did."""
         is_faulty = self.error is not None
         trajectories = tuple(recorder.trajectory(is_faulty=is_faulty) for recorder in self.recorders.values())
         rewards = [trajectory.reward for trajectory in trajectories if trajectory.reward is not None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.config import config_from_dict
@@ -35,7 +36,7 @@ class LocalPolicy(Policy):
     """Plays a model.
 
     Args:
-        model: model folder or hub name.
+        model: model folder, adapter folder, folder of a run, or hub name.
         max_new_tokens: most tokens of a turn.
         temperature: 0 takes the likeliest token.
         top_p: draw from the likeliest tokens that together have this probability.
@@ -85,7 +86,10 @@ class LocalPolicy(Policy):
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: ModelTokenizer, **arguments: Any) -> LocalPolicy:
-        """Return a policy that plays a model that is loaded already; the other arguments are those of the class."""
+        """Return a policy that plays a model that is loaded already; the other arguments are those of the class.
+
+        What it has computed it keeps, so make another one when the weights have changed.
+        """
         policy = cls(tokenizer.name, **arguments)
         policy._player = policy._make_player(model, tokenizer)
         return policy
@@ -102,18 +106,7 @@ class LocalPolicy(Policy):
             ConfigError: it cannot be loaded.
         """
         if self._player is None:
-            from understudy.models.load import load_model
-
-            tokenizer = load_tokenizer(
-                self._model_name, chat_template=self._chat_template, trust_remote_code=self._trust_remote_code
-            )
-            model = load_model(
-                self._model_name,
-                dtype=self._dtype,
-                trust_remote_code=self._trust_remote_code,
-                device=self._device or _default_device(),
-            )
-            self._player = self._make_player(model, tokenizer)
+            self._player = self._make_player(*self._load())
         return self
 
     async def act(self, context: Context) -> Action:
@@ -124,6 +117,23 @@ class LocalPolicy(Policy):
     async def close(self) -> None:
         """Let go of the model."""
         self._player = None
+
+    def _load(self) -> tuple[PreTrainedModel, ModelTokenizer]:
+        """Load model and tokenizer; an adapter goes onto its base."""
+        from understudy.models.export import base_of, find_model
+        from understudy.models.load import is_adapter, load_model
+        from understudy.models.lora import load_adapter
+
+        folder = str(find_model(self._model_name)) if Path(self._model_name).exists() else self._model_name
+        tokenizer = load_tokenizer(folder, chat_template=self._chat_template, trust_remote_code=self._trust_remote_code)
+        has_adapter = is_adapter(folder)
+        model = load_model(
+            base_of(folder) if has_adapter else folder,
+            dtype=self._dtype,
+            trust_remote_code=self._trust_remote_code,
+            device=self._device or _default_device(),
+        )
+        return (load_adapter(model, folder) if has_adapter else model), tokenizer
 
     def _make_player(self, model: PreTrainedModel, tokenizer: ModelTokenizer) -> _Player:
         renderer = Renderer(tokenizer, self._profile)
