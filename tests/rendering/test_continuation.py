@@ -148,6 +148,19 @@ def test_a_header_inside_the_message_before_is_not_the_turns_where_history_write
     assert [refusal.code for refusal in rendered.refusals] == [RefusalCode.PROMPT_NOT_PREFIX]
 
 
+@pytest.mark.parametrize("questions", [("same", "same"), ("x", "y", "x")])
+def test_the_header_of_an_earlier_turn_is_not_taken_where_the_last_has_another(questions: tuple[str, ...]) -> None:
+    template = (
+        "{% for m in messages %}<|{{ 'observation' if m.role == 'assistant' and loop.last else m.role }}|>"
+        "{{ m.content }}{% if loop.last %}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    talk = [message for question in questions for message in (user(question), assistant("1"))]
+    rendered = render(small(template), talk)
+    assert {refusal.code for refusal in rendered.refusals} == {RefusalCode.PROMPT_NOT_PREFIX}
+    assert not rendered.turns
+
+
 def test_a_turn_that_the_next_messages_opener_ends_takes_that_opener() -> None:
     """GLM's turns have no end token: the model stops by writing the next role."""
     template = (

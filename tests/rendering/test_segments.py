@@ -105,6 +105,13 @@ def test_small_tokenizers_of_every_rule_get_the_ids_of_plain_encodes(rules: str)
     check()
 
 
+def test_an_added_token_that_grows_into_a_longer_one_is_not_reused() -> None:
+    tokenizer = byte_level("<|u", "<|user|>")
+    segments = SegmentTokenizer(tokenizer, verify_every=10**9)
+    for text in ("a<s>", "b", "a<|u", "a<|user|>", "a<|u"):
+        assert segments.encode(text).tolist() == plain(tokenizer, text)
+
+
 def test_only_the_first_segment_gets_the_leading_space() -> None:
     tokenizer = metaspace("<s>")
     vocabulary = tokenizer.backend.get_vocab()

@@ -209,17 +209,19 @@ class TurnWriter:
 
         Where the message before is an assistant's, or has no text, only thinking may stand between header and turn.
         """
-        text = _text(previous).strip()
-        if text and previous["role"] != "assistant":
-            header_before = full.rfind(full[at:start], 0, at)
-            for tail in (text[-40:], _json_escaped(text[-40:])):
-                found = full.rfind(tail, 0, at)
-                # The message may hold the header's text itself, so what counts is where the message ends.
-                if found >= 0 and found + len(tail) > header_before:
-                    return True
-            return False
         between = full[start:difference].strip()
-        return not between or between.startswith(tuple(tag for block in THINKING_BLOCKS for tag in block))
+        text = _text(previous).strip()
+        if not text or previous["role"] == "assistant":
+            return not between or between.startswith(tuple(tag for block in THINKING_BLOCKS for tag in block))
+        header_before = full.rfind(full[at:start], 0, at)
+        for tail in (text[-40:], _json_escaped(text[-40:])):
+            if tail in between:
+                return False
+            found = full.rfind(tail, 0, at)
+            # The message may hold the header's text itself, so what counts is where the message ends.
+            if found >= 0 and found + len(tail) > header_before:
+                return True
+        return False
 
     def _refuse_late_reasoning(self, message: Prepared) -> None:
         reasoning = message.get("reasoning_content") or split_reasoning(_text(message))[0]
