@@ -36,6 +36,7 @@ HOW_TO_ACT = {
 class GridState:
     """A puzzle under way. `plan` is what the expert has in mind from `planned_at` on."""
 
+    puzzle: str
     layout: Layout
     position: Position
     moves_left: int
@@ -143,7 +144,7 @@ class Grid(ToolEnvironment[GridState]):
     def begin(self, task: Any) -> tuple[GridState, tuple[Message, ...]]:
         """Say the rules and show the map."""
         layout, position = parse_map(task["map"])
-        state = GridState(layout, position, int(task["max_moves"]))
+        state = GridState(task["puzzle"], layout, position, int(task["max_moves"]))
         return state, self._prompt(state)
 
     def observe(self, messages: tuple[Message, ...]) -> Observation:
@@ -177,7 +178,7 @@ class Grid(ToolEnvironment[GridState]):
         return says(direction) if self._interface == "text" else calls("move", direction=direction)
 
     def _prompt(self, state: GridState) -> tuple[Message, ...]:
-        rules = f"{RULES[self._puzzle]} {HOW_TO_ACT[self._interface]}"
+        rules = f"{RULES[state.puzzle]} {HOW_TO_ACT[self._interface]}"
         return system(rules), user(self._view_text(state))
 
     def _view_text(self, state: GridState | None = None) -> str:
