@@ -39,6 +39,8 @@ from understudy.train.engines.local import LocalEngine
             "is called 'q_project'. Did you mean 'q_proj'?",
         ),
         ({"lora": {"lora_target_modules": "nothing.*"}}, ConfigError, "no layer matches the expression"),
+        ({"model": {"load_in_4bit": True}}, ConfigError, "model.load_in_4bit needs lora"),
+        ({"model": {"load_in_4bit": True}, "lora": {}, "train": {"device": "cpu"}}, ConfigError, "in_4bit needs a GPU"),
         ({"model": {"trust_remote_code": "maybe"}}, ConfigError, "model.trust_remote_code"),
     ],
 )

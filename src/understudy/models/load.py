@@ -24,18 +24,21 @@ def load_model(
     *,
     dtype: DtypeName = "auto",
     trust_remote_code: bool = False,
-    device: torch.device | str | None = None,
+    load_in_4bit: bool = False,
+    device: torch.device | str = "cpu",
 ) -> PreTrainedModel:
     """Load a causal language model.
 
     Args:
         path: model folder or hub name.
         dtype: of the weights; ``auto`` is what they were saved in.
-        device: where to put it; the CPU by default.
+        load_in_4bit: hold the weights of linear layers in 4 bits, frozen.
+        device: where to put it.
 
     Raises:
         ConfigError: nothing is there, it is no causal language model, it has no safetensors, weights are missing, or it
             needs its own code.
+        MissingDependency: bitsandbytes is not installed, and 4 bits are wanted.
     """
     import torch
     from safetensors import SafetensorError
@@ -49,6 +52,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             output_loading_info=True,
+            **(_in_4bit(device) if load_in_4bit else {}),
         )
     except ImportError as error:
         raise ConfigError(f"{path}: this model needs a package that is not installed: {error}") from error
@@ -59,7 +63,22 @@ def load_model(
         raise ConfigError(
             f"{path}: {len(absent)} weights of this architecture are not there, and would be random: {absent[0]}, …"
         )
-    return model.to(device) if device is not None else model
+    return model if load_in_4bit else model.to(device)
+
+
+def _in_4bit(device: torch.device | str) -> dict[str, Any]:
+    """Return how transformers is told to quantise while loading, as QLoRA does (https://arxiv.org/abs/2305.14314)."""
+    if str(device) == "cpu":
+        # bitsandbytes repacks weights on a CPU, with a loss, whenever they are saved or a mode is switched.
+        raise ConfigError("model.load_in_4bit needs a GPU: on a CPU bitsandbytes does not keep the weights as they are")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency("bitsandbytes", needed_for="model.load_in_4bit", install="bitsandbytes") from error
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def load_model_config(path: str | Path, *, trust_remote_code: bool = False) -> Any:

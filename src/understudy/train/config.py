@@ -43,6 +43,9 @@ class ModelSection(ConfigModel):
     """What the weights are held in; `auto` is what the model was saved in. By default float32 where the weights are
     trained, and `auto` where LoRA keeps them frozen."""
 
+    load_in_4bit: bool = False
+    """Hold the frozen weights in 4 bits (QLoRA: NF4 with double quantisation); needs lora, bitsandbytes and a GPU."""
+
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you have read that code."""
 
@@ -225,7 +228,7 @@ class TrainSection(ConfigModel):
 
     report_to: Paths = ()
     """Trackers that get the metrics too: tensorboard, wandb, swanlab, mlflow, trackio, …, each through its own package.
-    metrics.jsonl is always written."""
+    metrics.jsonl is always written. `none` or an empty list for none."""
 
     run_name: str | None = None
     """Name of the run in trackers; by default the output folder's."""
@@ -243,7 +246,8 @@ class TrainSection(ConfigModel):
     @property
     def trackers(self) -> tuple[str, ...]:
         """The names in `report_to`."""
-        return (self.report_to,) if isinstance(self.report_to, str) else self.report_to
+        names = (self.report_to,) if isinstance(self.report_to, str) else self.report_to
+        return () if names == ("none",) else names
 
 
 class TrainConfig(ConfigModel):
@@ -272,3 +276,9 @@ class TrainConfig(ConfigModel):
 
     train: TrainSection = TrainSection()
     """How it is trained."""
+
+    @model_validator(mode="after")
+    def _make_sense_together(self) -> Self:
+        if self.model.load_in_4bit and self.lora is None:
+            raise ValueError("model.load_in_4bit needs lora: weights in 4 bits cannot be trained themselves")
+        return self

@@ -129,7 +129,8 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
     if config.lora is None:
         model: Any = load_model(checkpoint or base, dtype=dtype, trust_remote_code=trust, device=device)
     else:
-        model = load_model(base, dtype=dtype, trust_remote_code=trust, device=device)
+        quantised = config.model.load_in_4bit
+        model = load_model(base, dtype=dtype, trust_remote_code=trust, load_in_4bit=quantised, device=device)
         if checkpoint is None:
             model = add_adapter(model, lora_settings(config.lora), seed=config.train.seed)
         else:

@@ -57,13 +57,10 @@ class Trackers:
         from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 
         shared = {name: getattr(config, name) for name in _SHARED}
-        try:
-            with _silent():  # it warns of a process group that it did not make itself
-                self._arguments = TrainingArguments(
-                    output_dir=str(folder), run_name=config.run_name or folder.name, report_to=[], **shared
-                )
-        except ImportError as error:
-            raise MissingDependency("accelerate", needed_for="train.report_to", install="accelerate") from error
+        with _silent():  # it warns of a process group that it did not make itself
+            self._arguments = TrainingArguments(
+                output_dir=str(folder), run_name=config.run_name or folder.name, report_to=[], **shared
+            )
         self._state = TrainerState(is_world_process_zero=True, is_local_process_zero=True, max_steps=num_steps)
         self._control = TrainerControl()
         callbacks = [DefaultFlowCallback(), *(_callback(name) for name in names)]  # the handler warns without the first
