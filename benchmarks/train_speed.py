@@ -104,7 +104,6 @@ def run_case(arguments: argparse.Namespace, rows_file: Path, model: Path, case: 
     settings = case | {
         "rows": str(rows_file),
         "model": str(model),
-        "tokenizer": str(arguments.data / "tokenizers" / "qwen3"),
         "rows_per_step": arguments.rows_per_step,
         "steps": arguments.rounds + 1,
         "max_tokens": arguments.max_tokens,
@@ -188,7 +187,9 @@ def save_model(folder: Path, vocab_size: int, tokenizer: Path) -> Path:
     path = folder / f"model-{vocab_size}"
     model = tiny_model("qwen3", vocab_size=vocab_size, hidden_size=256, num_layers=4, max_position_embeddings=40960)
     model.save_pretrained(path)
-    AutoTokenizer.from_pretrained(str(tokenizer)).save_pretrained(path)
+    beside = AutoTokenizer.from_pretrained(str(tokenizer))
+    beside.pad_token = beside.convert_ids_to_tokens(0)  # its own lies outside of a smaller vocabulary
+    beside.save_pretrained(path)
     return path
 
 

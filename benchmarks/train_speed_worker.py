@@ -233,13 +233,11 @@ def trl(settings: dict[str, Any], *, batch_size: int, **overrides: Any) -> None:
         max_length=None,
         **overrides,
     )
-    tokenizer = AutoTokenizer.from_pretrained(settings["tokenizer"])
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # its own lies outside of a smaller vocabulary
     trainer = SFTTrainer(
         model=tiny(settings),
         args=config,
         train_dataset=dataset(settings),
-        processing_class=tokenizer,
+        processing_class=AutoTokenizer.from_pretrained(settings["model"]),
         callbacks=[gate(TrainerCallback, Clock())],
     )
     trainer.train()
