@@ -199,6 +199,8 @@ def test_a_run_stops_when_the_validation_loss_no_longer_falls(base, tmp_path) ->
     assert result.step == len(losses) < 50
     best = min(losses[:-2])
     assert min(losses[-2:]) >= best
+    resumed = train(base, tmp_path / "run", data={"validation_split": 0.3}, train=settings, resume="auto")
+    assert (resumed.step, resumed.is_early) == (result.step, True)
     assert (tmp_path / "run" / "final").is_dir()
 
 

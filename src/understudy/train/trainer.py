@@ -144,17 +144,17 @@ class Trainer:
         with StopRequest() as stop, self._reporter:
             if self.state.step == 0 and self._config.eval_on_start:
                 self._evaluate()
-            while self.state.step < self._num_steps:
+            while self.state.step < self._num_steps and not self._is_out_of_patience():
                 self._step()
                 if self._due(self._eval_steps):
                     self._evaluate()
                 received = stop.received(self._device)
-                is_early = self._is_out_of_patience()
-                if received or is_early or self._due(self._config.save_steps):
+                if received or self._is_out_of_patience() or self._due(self._config.save_steps):
                     self._save()
-                if received or is_early:
-                    return Ended(self.state.step, self._loss, self._eval_loss, received, is_early)
-        return Ended(self.state.step, self._loss, self._eval_loss)
+                if received:
+                    return Ended(self.state.step, self._loss, self._eval_loss, received)
+        is_early = self.state.step < self._num_steps
+        return Ended(self.state.step, self._loss, self._eval_loss, is_early=is_early)
 
     def _step(self) -> None:
         """Take one optimiser step."""
