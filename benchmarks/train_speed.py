@@ -107,7 +107,6 @@ def run_case(arguments: argparse.Namespace, rows_file: Path, model: Path, case: 
         "rows_per_step": arguments.rows_per_step,
         "steps": arguments.rounds + 1,
         "max_tokens": arguments.max_tokens,
-        "recompute_stems": arguments.recompute_stems,
     }
     scratch = rows_file.parent / f"{case['shape']}-{case['vocab_size']}-{case['precision']}"
     workers = []
@@ -203,7 +202,6 @@ def main() -> None:
     parser.add_argument("--rows-per-step", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of each contender, after one to warm up")
     parser.add_argument("--max-tokens", type=int, default=4096, help="our max_tokens_per_batch")
-    parser.add_argument("--recompute-stems", action="store_true")
     parser.add_argument("--shuffle", type=int, metavar="SEED", help="shuffle the rows first, as training does")
     parser.add_argument("--llamafactory-python", help="the Python of an environment that has LLaMA-Factory")
     parser.add_argument("--json", type=Path, help="write all figures here")

@@ -99,7 +99,6 @@ def understudy(settings: dict[str, Any], layout: str) -> None:
         adapter,
         choose_backend(adapter.device),
         autocast_dtype=autocast_dtype(settings),
-        recompute_stems=settings["recompute_stems"],
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     engine = LocalEngine(adapter, runner, coefficients={"behavioral_cloning": 1.0}, optimizer=optimizer)

@@ -90,8 +90,9 @@ class TreeRunner:
         adapter: the model.
         backend: computes attention.
         autocast_dtype: dtype of autocast; None for none.
-        recompute_stems: run a stem's forward pass a second time before its backward pass instead of holding its
-            activations, so that no more than one chunk's are ever held.
+        max_held_stems: how many stems of a path keep their activations until their backward pass. Those below run
+            forward a second time instead and keep only keys and values, so memory does not grow with the length of a
+            path.
     """
 
     def __init__(
@@ -100,12 +101,12 @@ class TreeRunner:
         backend: Backend,
         *,
         autocast_dtype: torch.dtype | None = None,
-        recompute_stems: bool = False,
+        max_held_stems: int = 2,
     ) -> None:
         self._adapter = adapter
         self._backend = backend
         self._autocast_dtype = autocast_dtype
-        self._recompute_stems = recompute_stems
+        self._max_held_stems = max_held_stems
 
     def run(self, batch: MicroBatch, factors: Doubles, sums: LossSums, *, train: bool) -> None:
         """See `Runner.run`."""
@@ -126,7 +127,7 @@ class TreeRunner:
         self, forest: Forest, chunk: Chunk, held: dict[int, _Held], measured: _Measured, *, train: bool
     ) -> _Held:
         random_state = _random_state(self._adapter.device) if train else {}
-        postponed = train and self._recompute_stems and chunk.has_children
+        postponed = train and chunk.has_children and len(chunk.path) >= self._max_held_stems
         with torch.set_grad_enabled(train and not postponed):
             outputs, loss = self._compute(forest, chunk, held, measured, with_loss=not postponed)
         leaves = {

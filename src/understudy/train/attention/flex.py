@@ -43,7 +43,7 @@ class FlexBackend:
         softcap: float | None = None,
     ) -> Tensor:
         """See `Backend.attend`."""
-        attention = _compiled() if query.is_cuda else flex_attention
+        attention = _compiled(flex_attention) if query.is_cuda else flex_attention
         out, aux = attention(
             query,
             key,
@@ -61,9 +61,11 @@ class FlexBackend:
     def _block_mask(self, layout: AttentionLayout, window: int | None, device: torch.device) -> BlockMask:
         masks = self._masks.setdefault(layout, {})
         if window not in masks:
+            # Uncompiled, it holds the whole mask for a moment, which on a GPU may be large.
+            create = _compiled(create_block_mask) if device.type == "cuda" else create_block_mask
             function = mask_function(layout, window, device)
             num_keys = layout.num_past + layout.num_queries
-            masks[window] = create_block_mask(function, None, None, layout.num_queries, num_keys, device=str(device))
+            masks[window] = create(function, None, None, layout.num_queries, num_keys, device=str(device))
         return masks[window]
 
 
@@ -89,6 +91,6 @@ def _softcapped(softcap: float) -> Callable[..., Tensor]:
     return capped
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
+@lru_cache(maxsize=2)
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=True)
