@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from jinja2 import nodes
 
-PAID_FILTER = "understudy_paid"
+from .template_code import PAID_LOOP_FILTER
+
 MARK_FUNCTION = "understudy_mark"
 
 _LOOP_ATTRIBUTES_BEHIND = frozenset(["index", "index0", "first", "previtem"])
@@ -122,7 +123,7 @@ def _over(loop: nodes.For, aliases: dict[str, int]) -> bool:
 def _iterated(loop: nodes.For) -> nodes.Node | None:
     """Return what a loop goes over, without the filter that pays for it."""
     iterated: nodes.Node | None = loop.iter
-    if isinstance(iterated, nodes.Filter) and iterated.name == PAID_FILTER:
+    if isinstance(iterated, nodes.Filter) and iterated.name == PAID_LOOP_FILTER:
         iterated = iterated.node
     return iterated
 

@@ -12,20 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from understudy.errors import RenderError
 
-Sandbox = TypeVar("Sandbox")
 
-
-def template_environment(sandbox: type[Sandbox]) -> Sandbox:
-    """Return transformers' template environment, a new one of its own, as an instance of `sandbox`."""
+def template_environment() -> Any:
+    """Return transformers' own environment for chat templates, a new one each time."""
     from transformers.utils import chat_template_utils
 
-    environment = chat_template_utils._cached_compile_jinja_template("").environment
-    environment.__class__ = sandbox
-    return environment  # type: ignore[no-any-return]
+    return chat_template_utils._cached_compile_jinja_template("").environment
 
 
 @dataclass(frozen=True, slots=True)

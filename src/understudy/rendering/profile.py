@@ -106,7 +106,10 @@ class ServerProfile(ConfigModel):
 
 def _refuse_surrogates(prepared: dict[str, Any]) -> None:
     """Refuse text that UTF-8 cannot hold, wherever it stands in the prepared message."""
-    text = json.dumps(prepared, ensure_ascii=False)
+    try:
+        text = "\n".join(prepared.values())
+    except TypeError:  # not only texts
+        text = json.dumps(prepared, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -162,10 +162,10 @@ class Renderer:
         """Return the writer with the template that transformers picks for these tools."""
         return self._writers[self._template_name(tools)]
 
-    def remember(self, *values: Any) -> None:
-        """Let the templates remember the JSON text of these values until the next call."""
+    def forget(self) -> None:
+        """Let the templates forget the JSON texts of the last trajectory's values."""
         for template in self._templates.values():
-            template.remember(*values)
+            template.forget()
 
     def _template_name(self, tools: Any) -> str:
         return "tool_use" if tools and "tool_use" in self._templates else "default"

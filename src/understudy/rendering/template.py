@@ -1,142 +1,31 @@
 """A chat template, run exactly as transformers runs it, but bounded, with a pinned clock, and faster.
 
-The environment is transformers' own sandbox. Three things are added, none of which changes what a template prints:
-attribute look-ups that templates are made of skip the sandbox's slow path, `tojson` of the tools is remembered, and
-loops and repetition count against a budget, because a template is somebody else's code and must not hang a run.
+The environment is transformers' own sandbox, held to a budget (`template_sandbox`). What a template prints stays the
+same; `tojson` of the tools is remembered, and templates that only append run once for all prompts of a conversation.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, meta, nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2 import meta
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
 
 from understudy.errors import RenderError
 
-from .append_only import MARK_FUNCTION, PAID_FILTER, find_append_only_loop, with_marks
+from .append_only import MARK_FUNCTION, find_append_only_loop, with_marks
 from .refusal import RefusalCode, TurnRefused
+from .template_sandbox import BoundedSandbox, BudgetExceeded
 
-MAX_LOOP_STEPS = 2_000_000
-MAX_REPEATED_CHARS = 1_000_000
-MAX_RENDERED_CHARS = 256_000_000
-
-_REMEMBERED_LEVELS = 4  # tools, a tool, its function, the parameters: what templates turn into JSON
-_SIZED = (list, tuple, str, dict)
-_ABSENT = object()
-_DICT_ATTRIBUTES = frozenset(dir(dict))
-# fmt: off
-_SAFE_STRING_METHODS = frozenset([
-    "strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "upper", "lower", "title", "replace",
-    "find", "rfind", "count", "join", "splitlines", "capitalize",
-])
-# fmt: on
-_SAFE_LOOP_ATTRIBUTES = frozenset(
-    ("index", "index0", "first", "last", "length", "previtem", "nextitem", "revindex", "revindex0")
-)
-
-
-class _BudgetExceeded(Exception):
-    pass
-
-
-class _InlineLookups(CodeGenerator):
-    """Compiles ``message.role`` and ``loop.index0`` to look-ups in place, for plain dicts and for loops.
-
-    There they give what the sandbox's `getattr` gives, at a fraction of its cost; all else still goes through it.
-    """
-
-    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
-        if node.attr in _DICT_ATTRIBUTES or not node.attr.isidentifier():
-            super().visit_Getattr(node, frame)
-            return
-        name, key = self.temporary_identifier(), repr(node.attr)
-        if node.attr in _SAFE_LOOP_ATTRIBUTES:
-            found, kind = f"{name}.{node.attr}", "LoopContext"
-        else:
-            absent = f"environment.undefined(obj={name}, name={key})"
-            found, kind = f"({name}[{key}] if {key} in {name} else {absent})", "dict"
-        self.write(f"({found} if type({name} := ")
-        self.visit(node.node, frame)
-        self.write(f") is {kind} else environment.getattr({name}, {key}))")
-
-
-class BoundedSandbox(ImmutableSandboxedEnvironment):
-    """transformers' sandbox with the same results and refusals, quicker look-ups, and a budget."""
-
-    code_generator_class = _InlineLookups
-    intercepted_binops = frozenset(["*", "**"])
-    steps = 0
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Let every loop pay for its steps: once for what it iterates over, or step by step where it may recurse."""
-        tree = super()._parse(source, name, filename)
-        for loop in tree.find_all(nodes.For):
-            if loop.recursive:
-                step = nodes.Call(nodes.Name("understudy_step", "load"), [], [], None, None)
-                loop.body.insert(0, nodes.Output([step], lineno=loop.lineno))
-            else:
-                loop.iter = nodes.Filter(loop.iter, PAID_FILTER, [], [], None, None, lineno=loop.lineno)
-        return tree
-
-    def pay(self, num_steps: int) -> None:
-        self.steps += num_steps
-        if self.steps > MAX_LOOP_STEPS:
-            raise _BudgetExceeded(f"more than {MAX_LOOP_STEPS:,} loop steps")
-
-    def step(self) -> str:
-        self.pay(1)
-        return ""
-
-    def paid(self, iterable: Any) -> Any:
-        """Return what a loop iterates over after paying for it; what has no length pays as it goes."""
-        if type(iterable) in _SIZED:
-            self.pay(len(iterable))
-            return iterable
-        return self._paid_one_by_one(iterable)
-
-    def _paid_one_by_one(self, iterable: Any) -> Iterator[Any]:
-        for item in iterable:
-            self.pay(1)
-            yield item
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and not (abs(left) <= 10**6 and abs(right) <= 64):
-            raise _BudgetExceeded(f"{left} ** {right}")
-        if operator == "*":
-            for sequence, times in ((left, right), (right, left)):
-                if isinstance(sequence, str | list | tuple) and isinstance(times, int):
-                    size = len(sequence) * times
-                    if size > MAX_REPEATED_CHARS:
-                        raise _BudgetExceeded(f"a text of {size:,} characters by repetition")
-        return super().call_binop(context, operator, left, right)
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        kind = type(obj)
-        if kind is dict:
-            if attribute not in _DICT_ATTRIBUTES:
-                value = obj.get(attribute, _ABSENT)
-                return self.undefined(obj=obj, name=attribute) if value is _ABSENT else value
-        elif kind is str:
-            if attribute in _SAFE_STRING_METHODS:
-                return getattr(obj, attribute)
-        elif kind is LoopContext:
-            if attribute in _SAFE_LOOP_ATTRIBUTES:
-                return getattr(obj, attribute)
-        elif isinstance(obj, Namespace) and attribute[0] != "_":
-            try:
-                return getattr(obj, attribute)
-            except AttributeError:
-                return self.undefined(obj=obj, name=attribute)
-        return super().getattr(obj, attribute)
+MAX_SOURCE_CHARS = 200_000
+MAX_UNPROVOKED_CHARS = 1_000_000
+MAX_EXPANSION = 20
+MAX_REMEMBERED_CHARS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +77,14 @@ class ChatTemplate:
             now = datetime.fromisoformat(clock)
         except ValueError as error:
             raise RenderError(f"clock {clock!r} is not an ISO 8601 time: {error}") from None
-        environment = template_environment(BoundedSandbox)
+        if len(source) > MAX_SOURCE_CHARS:
+            raise RenderError(f"the chat template has {len(source):,} characters, more than {MAX_SOURCE_CHARS:,}")
+        environment = BoundedSandbox.take_over(template_environment())
         environment.globals["strftime_now"] = now.strftime
-        environment.globals["understudy_step"] = environment.step
-        environment.filters[PAID_FILTER] = environment.paid
         self._tojson = environment.filters["tojson"]
         environment.filters["tojson"] = self._remembered_tojson
-        self._remembered: dict[int, Any] = {}
-        self._json_texts: dict[Any, str] = {}
+        self._json_texts: dict[tuple[int, str], tuple[Any, str]] = {}
+        self._num_json_chars = 0
         self._environment = environment
         try:
             self._template = environment.from_string(source)
@@ -205,8 +94,8 @@ class ChatTemplate:
             if self._append_only is not None:
                 environment.globals[MARK_FUNCTION] = self._mark
                 self._marked_template = environment.from_string(with_marks(tree, self._append_only))
-        except (TemplateError, RecursionError) as error:
-            raise RenderError(f"the chat template cannot be compiled: {error}") from error
+        except Exception as error:  # jinja's own errors, and what Python says to the code: too deep, too long
+            raise RenderError(f"the chat template cannot be compiled: {type(error).__name__}: {error}") from error
         self._written = 0
         self._marks: dict[int | None, int] = {}
 
@@ -215,27 +104,32 @@ class ChatTemplate:
         """True when what it prints depends on the date."""
         return "strftime_now" in self.source
 
-    def remember(self, *values: Any) -> None:
-        """Remember the JSON text of these values, and of what is close inside, until the next call of this method.
-
-        The values must not change while they are remembered.
-        """
-        self._remembered.clear()
+    def forget(self) -> None:
+        """Forget the JSON texts of values. Between two calls of this method no value that is rendered may change."""
         self._json_texts.clear()
-        level = list(values)
-        for _ in range(_REMEMBERED_LEVELS):
-            level = [value for value in level if isinstance(value, dict | list)]
-            self._remembered.update((id(value), value) for value in level)
-            level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+        self._num_json_chars = 0
 
     def _remembered_tojson(self, value: Any, *args: Any, **options: Any) -> str:
-        key = id(value) if not args and not options else (id(value), args, tuple(sorted(options.items())))
-        text = self._json_texts.get(key)
-        if text is None:
-            text = str(self._tojson(value, *args, **options))
-            if id(value) in self._remembered:
-                self._json_texts[key] = text
+        """Tools and arguments are the same in all prompts of a conversation. A remembered value is kept alive, so that
+        no other can get its id."""
+        if type(value) not in (dict, list):
+            return self._bounded_tojson(value, *args, **options)
+        key = (id(value), repr((args, options)) if args or options else "")
+        known = self._json_texts.get(key)
+        if known is not None:
+            return known[1]
+        text = self._bounded_tojson(value, *args, **options)
+        self._num_json_chars += len(text)
+        if self._num_json_chars > MAX_REMEMBERED_CHARS:
+            self.forget()
+        self._json_texts[key] = (value, text)
         return text
+
+    def _bounded_tojson(self, value: Any, *args: Any, **options: Any) -> str:
+        sandbox = self._environment
+        if args or options:  # they may ask for a wide indent
+            sandbox.require_small(sandbox.size(value) * (1 + sum(map(sandbox.extent, [*args, *options.values()]))))
+        return sandbox.made(self._tojson(value, *args, **options))  # type: ignore[no-any-return]
 
     def render(
         self,
@@ -251,7 +145,7 @@ class ChatTemplate:
             TurnRefused: the template raised, or went beyond its budget.
         """
         variables = self._variables(messages, tools, add_generation_prompt, arguments)
-        return self._bounded(lambda: self._template.render(variables))
+        return self._bounded(self._template.render, variables)
 
     def timeline(
         self,
@@ -269,7 +163,7 @@ class ChatTemplate:
         try:
             for generation_prompt in (False, True):
                 variables = self._variables(messages, tools, generation_prompt, arguments)
-                texts.append(self._bounded(lambda given=variables: self._render_marked(given)))  # type: ignore[misc]
+                texts.append(self._bounded(self._render_marked, variables))
         except TurnRefused:
             return None
         end = self._marks.pop(None)
@@ -298,32 +192,33 @@ class ChatTemplate:
         for piece in self._marked_template.root_render_func(self._marked_template.new_context(variables)):
             pieces.append(piece)
             self._written += len(piece)
-        return "".join(pieces)
+        return self._environment.concat(pieces)
 
     def _variables(
         self, messages: Any, tools: Any, add_generation_prompt: bool, arguments: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         return {
+            "documents": None,
             **self.variables,
             **(arguments or {}),
             "messages": messages,
             "tools": tools,
-            "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
 
-    def _bounded(self, render: Callable[[], str]) -> str:
+    def _bounded(self, render: Callable[[dict[str, Any]], str], variables: dict[str, Any]) -> str:
         """Render within the budget, with everything that the template raises as a refusal."""
-        self._environment.steps = 0
+        self._environment.work = 0
         try:
-            text = render()
-        except (_BudgetExceeded, OverflowError, MemoryError, RecursionError) as error:
+            text = render(variables)
+        except (BudgetExceeded, OverflowError, MemoryError, RecursionError) as error:
             raise TurnRefused(RefusalCode.TEMPLATE_TOO_LONG, f"{type(error).__name__}: {error}") from None
         except SecurityError as error:
             raise TurnRefused(RefusalCode.TEMPLATE_RAISED, f"the sandbox forbids it: {error}") from None
         except Exception as error:  # a template is foreign code: whatever it raises is its refusal of these messages
             reason = f"{type(error).__name__}: {error}"
             raise TurnRefused(RefusalCode.TEMPLATE_RAISED, re.sub(r"\s+", " ", reason)[:200]) from None
-        if len(text) > MAX_RENDERED_CHARS:
-            raise TurnRefused(RefusalCode.TEMPLATE_TOO_LONG, f"it wrote {len(text):,} characters")
+        if len(text) > MAX_UNPROVOKED_CHARS and len(text) > MAX_EXPANSION * len(json.dumps(variables, default=str)):
+            reason = f"it writes {len(text):,} characters, more than {MAX_EXPANSION} times what it was given"
+            raise TurnRefused(RefusalCode.TEMPLATE_TOO_LONG, reason)
         return text

@@ -82,20 +82,16 @@ class TrajectoryRendering:
     # What each turn starts from.
 
     def _prepare_all(self) -> None:
-        """Prepare every message and let the templates remember the JSON of tools and arguments."""
-        values: list[Any] = []
+        """Prepare every message."""
+        self._renderer.forget()
         for index, turn in enumerate(self._trajectory.turns):
             if turn.parent is None:
                 self._tools[index] = tools_to_openai(turn.tools)
-                values.append(self._tools[index])
             for message in (*turn.observation, *((turn.action,) if turn.action else ())):
                 try:
-                    prepared = self._renderer.profile.prepare(message)
-                    values.extend(call["function"]["arguments"] for call in prepared.get("tool_calls", ()))
-                    self._prepared[id(message)] = prepared
+                    self._prepared[id(message)] = self._renderer.profile.prepare(message)
                 except TurnRefused as refused:
                     self._prepared[id(message)] = refused
-        self._renderer.remember(*values)
 
     def _require(self, message: Message) -> Prepared:
         prepared = self._prepared[id(message)]
