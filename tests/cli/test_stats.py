@@ -128,7 +128,7 @@ sys.exit(main())
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_twenty_five_thousand_episodes_take_no_more_memory_than_half_of_them(test_data) -> None:
+def test_twenty_five_thousand_episodes_take_no_more_memory_than_sixteen_thousand(test_data) -> None:
     source = test_data / "corpus/mint/mint_scale.jsonl.zst"
     mapping = ROOT / "examples/mappings/mint.yaml"
 
@@ -139,10 +139,11 @@ def test_twenty_five_thousand_episodes_take_no_more_memory_than_half_of_them(tes
         return int(done.stderr.split()[-1]) / 1024
 
     counts: list[int] = []
-    half, whole = peak_mib("--limit", "12720"), peak_mib()
-    assert counts == [12_720, 25_440]
+    # By then the decompressor's window (128 MiB, which the file's writer chose) is full; until then it fills.
+    part, whole = peak_mib("--limit", "16000"), peak_mib()
+    assert counts == [16_000, 25_440]
     assert whole < 500
-    assert whole < half * 1.1
+    assert whole < part * 1.1
 
 
 def test_a_row_that_is_longer_than_allowed_is_refused_with_the_option_that_allows_it(tmp_path, capsys) -> None:
