@@ -12,16 +12,16 @@ from understudy.types import (
 )
 
 
-def test_observation_spans_hold_the_observed_content_and_nothing_else(qwen3: ModelTokenizer) -> None:
+def test_observation_spans_hold_the_observed_content_through_the_token_that_ends_it(qwen3: ModelTokenizer) -> None:
     trajectory = talk(
         system("Be brief."), user("Paris and Rome?"), assistant("", PARIS, ROME), PARIS_RESULT, ROME_RESULT,
         assistant("21 and 29."), user("Thanks, \n bye! "), assistant("Bye."), tools=TOOLS,
     )  # fmt: skip
     rendered = Renderer(qwen3, observations=True).render(trajectory)
     assert observed(qwen3, rendered) == [
-        (1, "tool", '{"temperature": 21'),  # the brace and the line feed after it are one token
-        (1, "tool", '{"temperature": 29'),
-        (2, "user", "Thanks, \n bye!"),
+        (1, "tool", '{"temperature": 21}\n</tool_response>'),  # the brace and the line feed after it are one token
+        (1, "tool", '{"temperature": 29}\n</tool_response>'),
+        (2, "user", "Thanks, \n bye! <|im_end|>"),
     ]
     assert rendered.num_unlocated_observations == 0
     spans = [span for span, _ in rendered.tree.spans() if span.kind == SpanKind.OBSERVATION]
@@ -31,7 +31,7 @@ def test_observation_spans_hold_the_observed_content_and_nothing_else(qwen3: Mod
 def test_repeated_contents_are_told_apart() -> None:
     trajectory = talk(user("ok"), assistant("ok"), user("ok"), assistant("ok"), user("ok"), assistant("ok"))
     rendered = Renderer(small(), observations=True).render(trajectory)
-    assert observed(small(), rendered) == [(1, "user", "ok"), (2, "user", "ok")]
+    assert observed(small(), rendered) == [(1, "user", "ok<|im_end|>"), (2, "user", "ok<|im_end|>")]
     starts = [span.start for span, _ in rendered.tree.spans() if span.kind == SpanKind.OBSERVATION]
     text = decode(small(), rendered.tree.sequence_ids(rendered.turns[-1].sequence))
     places = [match.end() - len("ok") for match in re.finditer("user\nok", text)]
@@ -41,7 +41,7 @@ def test_repeated_contents_are_told_apart() -> None:
 def test_a_closing_observation_is_located_though_no_turn_follows_it() -> None:
     trajectory = talk(user("1?"), assistant("1"), user("Right, goodbye."))
     rendered = Renderer(small(), observations=True).render(trajectory)
-    assert observed(small(), rendered) == [(1, "user", "Right, goodbye.")]
+    assert observed(small(), rendered) == [(1, "user", "Right, goodbye.<|im_end|>")]
     without = Renderer(small()).render(trajectory)
     assert "goodbye" not in decode(small(), without.tree.ids)
 
@@ -51,7 +51,7 @@ def test_a_content_that_the_template_changes_is_counted_as_not_located() -> None
     trajectory = talk(user("A"), assistant("B"), user("hello"), assistant("C"))
     rendered = Renderer(small(template), observations=True).render(trajectory)
     assert rendered.num_unlocated_observations == 0
-    assert observed(small(), rendered) == [(1, "user", "HELLO")]
+    assert observed(small(), rendered) == [(1, "user", "HELLO<|im_end|>")]
     template = CHATML.replace("{{ m.content }}", "{{ m.content | reverse if m.role == 'user' else m.content }}")
     rendered = Renderer(small(template), observations=True).render(trajectory)
     assert rendered.num_unlocated_observations == 1

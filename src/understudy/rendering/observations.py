@@ -3,6 +3,9 @@
 The prompt is rendered once more with private-use characters around each message's stripped content. The result counts
 only if removing them gives the prompt back byte for byte. A template that looks at the edges of a content defeats
 this; there a content that occurs just once in the prompt is taken as found.
+
+An observation's tokens are all that hold some of its content, and those through the added token that ends its message:
+as an action is learnt through its stop token, so that a model knows when the environment has said all.
 """
 
 from __future__ import annotations
@@ -12,9 +15,13 @@ from collections.abc import Callable, Sequence
 
 from .continuation import Prepared
 from .refusal import TurnRefused
+from .segments import SegmentTokenizer
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
+
+_CLOSING = re.compile(r"\s*(?:</[\w|]+>\s*)?")
+"""What templates write between a content and the added token that ends its message."""
 
 Spans = dict[int, tuple[int, int]]
 
@@ -45,6 +52,14 @@ def locate_contents(
             start = prompt.index(core)
             found[index] = (start, start + len(core))
     return found
+
+
+def observed_tokens(segments: SegmentTokenizer, prompt: str, start: int, stop: int) -> tuple[int, int] | None:
+    """Return the index range of an observation's tokens, its content being the characters start to stop of the prompt."""
+    ending = segments.added_token_after(prompt, stop)
+    if ending is not None and _CLOSING.fullmatch(prompt, stop, ending[0]):
+        stop = ending[1]
+    return segments.token_range(prompt, start, stop)
 
 
 def _markable(message: Prepared) -> bool:

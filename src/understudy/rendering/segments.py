@@ -123,7 +123,7 @@ class SegmentTokenizer:
         return prompt_ids, self.plain(self._anchor + target)[1 if self._anchor else 0 :]
 
     def token_range(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
-        """Return the index range of the tokens of `text` that lie wholly within the characters start to stop."""
+        """Return the index range of the tokens of `text` that hold any of the characters start to stop."""
         first = last = None
         char = index = 0
         pieces = self._pieces(text)
@@ -133,12 +133,17 @@ class SegmentTokenizer:
                 break
             if char + len(piece) > start:
                 for j, (a, b) in enumerate(self._offsets(piece, at_start=char == 0)):
-                    if b > a and char + a >= start and char + b <= stop:
+                    if max(char + a, start) < min(char + b, stop):
                         first = index + j if first is None else first
                         last = index + j + 1
             index += len(piece_ids)
             char += len(piece)
         return None if first is None or last is None else (first, last)
+
+    def added_token_after(self, text: str, start: int) -> tuple[int, int] | None:
+        """Return the characters of the first added token that begins at or after `start`."""
+        found = self.added_pattern.search(text, start) if self.added_pattern else None
+        return found.span() if found else None
 
     def _offsets(self, piece: str, *, at_start: bool) -> list[tuple[int, int]]:
         if piece in self.added and self.cuts_at_added_tokens:

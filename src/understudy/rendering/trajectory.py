@@ -17,7 +17,7 @@ from understudy.types import Message, SampledTokens, Span, SpanKind, TokenTreeBu
 
 from .continuation import Prepared, TurnWriter
 from .coverage import holds
-from .observations import locate_contents
+from .observations import locate_contents, observed_tokens
 from .refusal import Refusal, RefusalCode, TurnRefused
 from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
 from .template import Timeline
@@ -297,7 +297,7 @@ class TrajectoryRendering:
         spans: list[Span] = []
         for at, (turn, n) in new.items():
             self._observed.add(id(messages[at]))
-            tokens = self._renderer.segments.token_range(prompt, *located[at]) if at in located else None
+            tokens = observed_tokens(self._renderer.segments, prompt, *located[at]) if at in located else None
             if tokens is None:
                 self._num_unlocated += 1
                 continue

@@ -41,7 +41,8 @@ class Span:
     """A run of tokens on one inserted sequence: an action or an observation.
 
     Args:
-        kind: ACTION (a turn's action, through the stop token) or OBSERVATION (text that the environment returned).
+        kind: ACTION (a turn's action, through the stop token) or OBSERVATION (text that the environment
+            returned, through the token that ends it).
         turn: index of the turn in its trajectory. For an observation, the turn that observed it.
         start: depth of the first token.
         stop: depth one past the last token.
