@@ -52,8 +52,6 @@ def find_append_only_loop(tree: nodes.Template) -> AppendOnlyLoop | None:
         return None
     if any(name.name in _STATEFUL_NAMES for name in tree.find_all(nodes.Name)):
         return None
-    if any(found.name == "random" for found in tree.find_all(nodes.Filter)):
-        return None
     if (
         not _looks_behind_only(loop)
         or _reads(before, "add_generation_prompt")
