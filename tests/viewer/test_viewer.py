@@ -92,3 +92,9 @@ def test_the_page_escapes_what_it_is_given() -> None:
     for name in "thkv":
         assert f"&lt;{name}&gt;" in page
         assert f"<{name}>" not in page
+
+
+def test_foreign_control_characters_do_not_reach_the_terminal() -> None:
+    text = "a\x1b[31mb\x07\x9b\rc\td\n\x7f"
+    group = TokenGroup((1,), text, SpanKind.CONTEXT, -1, 0.0, 0, is_branch=False, is_control=False)
+    assert token_text([group]).plain == "a␛[31mb␇\ufffd␍c\td\n␡"

@@ -55,7 +55,7 @@ def locate_contents(
 
 
 def observed_tokens(segments: SegmentTokenizer, prompt: str, start: int, stop: int) -> tuple[int, int] | None:
-    """Return the index range of an observation's tokens, its content being the characters start to stop of the prompt."""
+    """Return the index range of the tokens of the observation whose content is the characters start to stop."""
     ending = segments.added_token_after(prompt, stop)
     if ending is not None and _CLOSING.fullmatch(prompt, stop, ending[0]):
         stop = ending[1]

@@ -11,6 +11,8 @@ from .token_groups import TokenGroup
 
 _CLASSES = {SpanKind.CONTEXT: "context", SpanKind.ACTION: "action", SpanKind.OBSERVATION: "observation"}
 
+LONG_CONTEXT_CHARS = 800
+
 _STYLE = """
 :root { color-scheme: light dark; --dim: #777; --line: #ccc; --action: #0a7d32; --action-bg: #d9f5e1;
   --observation: #0b57d0; --observation-bg: #dde9ff; --branch: #a0307a; --mark: #fff3cd; }
@@ -27,6 +29,8 @@ table { border-collapse: collapse; } td { padding: .1rem 1rem .1rem 0; }
 .control { font-style: italic; }
 .branch { display: block; color: var(--branch); border-top: 1px solid currentColor; margin: .6rem 0 .2rem; }
 .ids { display: none; color: #08a; font-size: 11px; } .show-ids .ids { display: inline; }
+.fold .long { display: block; max-height: 9rem; overflow-y: auto; border-left: 3px solid var(--line);
+  padding-left: .6rem; }
 .swatch { padding: 0 .4rem; border-radius: 3px; }
 """.strip()
 
@@ -35,6 +39,8 @@ _LEGEND = (
     '<span class="swatch trained observation">trained observation</span> '
     '<span class="swatch action">action, not trained</span> <span class="swatch context">context</span> '
     '<label><input type="checkbox" onchange="document.body.classList.toggle(\'show-ids\', this.checked)"> ids</label> '
+    '<label><input type="checkbox" checked onchange="document.body.classList.toggle(\'fold\', this.checked)"> '
+    "fold long context</label> "
     "(hover for kind, turn, weight, position and ids)</p>"
 )
 
@@ -49,7 +55,7 @@ def token_page(title: str, conversations: Sequence[tuple[str, Mapping[str, str],
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
+        f'<title>{html.escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body class="fold">\n'
         f"<h1>{html.escape(title)}</h1>\n{_LEGEND}\n" + "\n".join(sections) + "\n</body>\n</html>\n"
     )
 
@@ -66,6 +72,8 @@ def _group(group: TokenGroup) -> str:
         classes.append("trained")
     if group.is_control:
         classes.append("control")
+    if group.kind == SpanKind.CONTEXT and len(group.text) > LONG_CONTEXT_CHARS:
+        classes.append("long")
     ids = " ".join(map(str, group.ids))
     facts = [_CLASSES[group.kind], f"position {group.depth}", f"weight {group.weight:g}", f"ids {_shortened(ids)}"]
     if group.turn >= 0:

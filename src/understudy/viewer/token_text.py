@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 TRAINED = {SpanKind.ACTION: "bold green", SpanKind.OBSERVATION: "bold blue"}
+# Foreign text must not steer the terminal: control characters are shown as their pictures (U+2400 and on).
+_PICTURES = {code: 0x2400 + code for code in range(32) if code not in (0x09, 0x0A)} | {0x7F: 0x2421}
+_PICTURES |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
 UNTRAINED = {SpanKind.CONTEXT: "dim", SpanKind.ACTION: "yellow", SpanKind.OBSERVATION: "dim"}
 
 
@@ -31,7 +35,7 @@ def token_text(groups: Iterable[TokenGroup], *, show_ids: bool = False) -> Text:
         style = TRAINED[group.kind] if group.weight and group.kind in TRAINED else UNTRAINED[group.kind]
         if group.is_control:
             style += " italic"
-        out.append(group.text, style=style)
+        out.append(group.text.translate(_PICTURES), style=style)
         if show_ids:
             out.append(f"⟨{' '.join(map(str, group.ids))}⟩", style="cyan")
     return out
