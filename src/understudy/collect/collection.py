@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from understudy import registry
-from understudy.config import dump_config, read_document
+from understudy.config import Component, dump_config, read_document
 from understudy.environments import Environment
 from understudy.errors import CollectError, ConfigError
 from understudy.formats import read_episodes, write_episodes
@@ -27,7 +27,7 @@ from understudy.policies import Policy
 from understudy.runs import Progress, RunFolder, write_atomically
 from understudy.types import Episode
 
-from .config import CHANGEABLE, CollectConfig, Component
+from .config import CHANGEABLE, CollectConfig
 from .engine import play_all
 from .journal import Journal
 from .plan import Plan
@@ -82,6 +82,7 @@ def collect(
     statistics: Callable[[], Statistics] | None = None,
     overwrite: bool = False,
     console: Console | None = None,
+    label: str = "collecting",
 ) -> CollectResult:
     """Collect the episodes of a config, or those that are missing.
 
@@ -90,24 +91,35 @@ def collect(
         statistics: makes what counts the episodes for the ``_stats.json``; without it that has only the totals.
         overwrite: delete what the folder holds, and start.
         console: where progress is shown; stderr by default.
+        label: what the progress is called.
 
     Raises:
         ConfigError: a component cannot be made, there are too few tasks, or the folder holds something else.
         CollectError: episode after episode ended by a fault.
+    """
+    plan, policies = prepare(config, overwrite=overwrite)
+    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
+    try:
+        result = _run(config, folder, plan, policies, statistics, console, label)
+    except BaseException as error:
+        folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    folder.close("finished")
+    return result
+
+
+def prepare(config: CollectConfig, *, overwrite: bool = False) -> tuple[Plan, dict[str, Policy]]:
+    """Return which episodes are to be played, and by whom. Nothing is made on the disk.
+
+    Raises:
+        ConfigError: as `collect`.
     """
     environment: Environment = make_component("environments", config.environment)
     policies = make_policies(config, environment.agents)
     plan = Plan(config, environment, policies)
     if not overwrite:
         _check_same_collection(config)
-    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
-    try:
-        result = _run(config, folder, plan, policies, statistics, console)
-    except BaseException as error:
-        folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        raise
-    folder.close("finished")
-    return result
+    return plan, policies
 
 
 def make_component(family: str, component: Component) -> Any:
@@ -158,6 +170,7 @@ def _run(
     policies: Mapping[str, Policy],
     statistics: Callable[[], Statistics] | None,
     console: Console | None,
+    label: str,
 ) -> CollectResult:
     started = datetime.fromisoformat(folder.provenance["starts"][0]["at"])
     path = folder.path / f"episodes_{started:%Y%m%d_%H%M%S}.{config.output_format}"
@@ -167,7 +180,7 @@ def _run(
     journal = Journal(folder.path / JOURNAL, fsync=config.fsync)
     try:
         missing = [index for index, play in enumerate(plan) if play.id not in journal]
-        keeper = _Keeper(config, journal, plan, missing, console)
+        keeper = _Keeper(config, journal, plan, missing, console, label)
         asyncio.run(_play(config, plan, missing, policies, keeper))
         totals = _finish(config, journal, plan, path, policies, statistics)
     finally:
@@ -220,11 +233,17 @@ class _Keeper:
     """Writes finished episodes down, shows how far it has come, and stops when nothing but faults comes in."""
 
     def __init__(
-        self, config: CollectConfig, journal: Journal, plan: Plan, missing: list[int], console: Console | None
+        self,
+        config: CollectConfig,
+        journal: Journal,
+        plan: Plan,
+        missing: list[int],
+        console: Console | None,
+        label: str,
     ) -> None:
         there = set(range(len(plan))) - set(missing)
         outcomes = Counter(journal.success(plan[index].id) for index in there)
-        self.progress = Progress("collecting", unit="episodes", total=len(plan), done=len(there), console=console)
+        self.progress = Progress(label, unit="episodes", total=len(plan), done=len(there), console=console)
         self._journal = journal
         self._num_known = outcomes[True] + outcomes[False]
         self._num_successes = outcomes[True]

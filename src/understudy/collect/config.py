@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from understudy.config import ConfigModel
-
-
-class Component(ConfigModel):
-    """Something that is made by its name."""
-
-    name: str
-    """A built-in name, one of another installed package, `package.module:Class`, or `path/to/file.py:Class`."""
-
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of its class."""
+from understudy.config import Component, ConfigModel
 
 
 class CollectConfig(ConfigModel):

@@ -21,7 +21,6 @@ from understudy.runs import RunFolder, read_metrics
 from .adapter import ModelAdapter
 from .card import Outcome, model_card
 from .checkpoints import Checkpoint, Checkpoints, copy_model_files, read_training_state
-from .config import TrainSection
 from .engine import Engine
 from .inputs import RunInputs
 from .launch import rank, world_size
@@ -29,7 +28,15 @@ from .plot import plot_loss
 from .reporting import Reporter
 from .resume import check_same_run, run_facts
 from .self_check import self_check
-from .setup import check_fits, examples_per_step, load_trainable, make_engine, make_planner, make_runner
+from .setup import (
+    check_fits,
+    examples_per_step,
+    load_trainable,
+    make_engine,
+    make_planner,
+    make_runner,
+    with_possible_layout,
+)
 from .trackers import Trackers
 from .trainer import Ended, Evaluator, Trainer, TrainState
 
@@ -117,7 +124,7 @@ def _build(
     data = inputs.data
     model = load_trainable(inputs.config, inputs.base, found.path if found else None, device)
     adapter = ModelAdapter(model)
-    settings = _with_possible_layout(adapter, inputs.config.train)
+    settings = with_possible_layout(adapter, inputs.config.train)
     check_fits(data, settings)
     _check_space(model, checkpoints.folder)
     planner, sampler, num_steps = make_planner(data, settings, world_size())
@@ -148,19 +155,6 @@ def _build(
         state=state,
     )
     return trainer, num_steps
-
-
-def _with_possible_layout(adapter: ModelAdapter, settings: TrainSection) -> TrainSection:
-    """Fall back to plain rows where the architecture cannot take a tree, and say so."""
-    from .attention import choose_backend
-
-    obstacle = adapter.tree_obstacle(choose_backend(adapter.device)) if settings.layout != "rows" else None
-    if obstacle is None:
-        return settings
-    log.warning(
-        "this model cannot be trained on trees: %s. It is trained on separate rows: same result, slower", obstacle
-    )
-    return settings.model_copy(update={"layout": "rows"})
 
 
 def _check_backend(adapter: ModelAdapter, backend: Any, planner: Planner) -> None:

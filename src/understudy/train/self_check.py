@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from understudy.batching import Example, Forest, MicroBatch, merge, separate_rows
-from understudy.batching.chunks import cut
+from understudy.batching import Example, Forest, MicroBatch, concatenate, merge, separate_rows
+from understudy.batching.chunks import cut, whole
 from understudy.errors import TrainError
 
 from .adapter import ModelAdapter
 from .attention import Backend
-from .runner import TreeRunner
+from .runner import RowRunner, TreeRunner
 from .stats import LossSums
 
 # Relative differences that rounding alone explains. Models compute norms and softmax in float32 whatever their dtype.
@@ -74,6 +74,31 @@ def self_check(adapter: ModelAdapter, backend: Backend, forest: Forest) -> SelfC
             f"{tolerance:.0e} is allowed). Train with layout: rows, and please report the architecture"
         )
     return result
+
+
+def check_losses(adapter: ModelAdapter, backend: Backend, example: Example) -> float:
+    """Compare the loss of a part of an example as a tree and as plain rows; return the relative difference.
+
+    For a model that is only measured: no gradients are made.
+
+    Raises:
+        TrainError: they differ by more than rounding.
+    """
+    sample = sample_of(merge([example]), adapter.sliding_windows())
+    small, rows = merge([sample]), concatenate(separate_rows(sample))
+    trees = MicroBatch(small, tuple(cut(small, max(small.num_tokens // 3, 1))))
+    found, expected = (LossSums.zeros(small.num_terms, 1) for _ in range(2))
+    factors = np.zeros(small.num_terms)
+    with _quiet(adapter):
+        TreeRunner(adapter, backend).run(trees, factors, found, train=False)
+        RowRunner(adapter).run(MicroBatch(rows, tuple(whole(rows))), factors, expected, train=False)
+    difference = float(np.abs(found.nll - expected.nll).sum() / max(np.abs(expected.nll).sum(), 1e-12))
+    if not difference <= _TOLERANCE.get(adapter.head.weight.dtype, 1e-4):
+        raise TrainError(
+            f"trees do not give this model the loss of separate rows: on {small.num_tokens} tokens it differs by "
+            f"{difference:.1e} (relative). Please report the architecture"
+        )
+    return difference
 
 
 def sample_of(forest: Forest, windows: list[int]) -> Example:

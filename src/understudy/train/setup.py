@@ -158,6 +158,17 @@ def lora_settings(config: LoraSection) -> Any:
     )
 
 
+def with_possible_layout(adapter: ModelAdapter, settings: TrainSection) -> TrainSection:
+    """Fall back to plain rows where the architecture cannot take a tree, and say so."""
+    from .attention import choose_backend
+
+    obstacle = adapter.tree_obstacle(choose_backend(adapter.device)) if settings.layout != "rows" else None
+    if obstacle is None:
+        return settings
+    log.warning("this model cannot take trees: %s. It computes separate rows: same result, slower", obstacle)
+    return settings.model_copy(update={"layout": "rows"})
+
+
 def make_runner(adapter: ModelAdapter, config: TrainSection) -> tuple[Runner, Any]:
     """Return what runs micro-batches, and the attention backend; None where the model gets plain rows."""
     import torch

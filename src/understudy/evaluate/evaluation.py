@@ -1,0 +1,208 @@
+"""An evaluation from config to report: collect on held-out tasks, score, compare, write down.
+
+The folder is a run folder. Episodes are collected into ``episodes/``, and those of a baseline that is a policy into
+``baseline/``, by the same code as any collection. So an evaluation that was interrupted goes on where it was, and one
+that is done is only scored again. ``report.json`` has all figures, ``report.html`` shows them with the episodes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.collect import CollectConfig, collect, prepare
+from understudy.config import Component, dump_config, read_document
+from understudy.errors import ConfigError
+from understudy.formats import read_episodes
+from understudy.runs import RunFolder, write_atomically
+
+from .config import EvaluateConfig
+from .findings import Findings, Side
+from .fingerprint import check_same_models, model_fingerprints
+from .held_out import HeldOutLoss, measure_loss, models_to_measure
+from .json_report import json_report
+from .pairing import PairedScores, compare
+from .scores import Scores, outcome_of, score, task_id
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EPISODES = "episodes"
+BASELINE = "baseline"
+JSON_REPORT = "report.json"
+HTML_REPORT = "report.html"
+
+log = logging.getLogger("understudy.evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """What an evaluation found. What was not asked for is None, or empty.
+
+    Args:
+        path: its folder.
+        json_path, html_path: the reports.
+        label, baseline_label: what policy and baseline are called.
+        metrics: scores of the policy.
+        baseline: scores of the baseline, over all that it played.
+        comparison: policy minus baseline, task by task.
+        losses: held-out losses: the policy's model, then the baseline's.
+    """
+
+    path: Path
+    json_path: Path
+    html_path: Path
+    label: str | None
+    baseline_label: str | None
+    metrics: Scores | None
+    baseline: Scores | None
+    comparison: PairedScores | None
+    losses: tuple[HeldOutLoss, ...]
+
+
+def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Console | None = None) -> EvaluateResult:
+    """Evaluate as a config says, or go on with what its folder holds.
+
+    Args:
+        overwrite: delete what the folder holds, and start.
+        console: where progress is shown; stderr by default.
+
+    Raises:
+        ConfigError: a component cannot be made, there are too few tasks, the folder holds another evaluation, or the
+            baseline played other tasks.
+        CollectError: episode after episode ended by a fault.
+        DataError, RenderError: the rows of the held-out loss cannot be measured.
+    """
+    _check(config, overwrite=overwrite)
+    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
+    try:
+        folder.note(models=model_fingerprints(config))
+        findings = _find(config, folder.path, console)
+        result = _write(findings, folder.path)
+    except BaseException as error:
+        folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    folder.close("finished")
+    return result
+
+
+def _check(config: EvaluateConfig, *, overwrite: bool) -> None:
+    """Refuse what cannot work before anything is played or made."""
+    models_to_measure(config)
+    if not overwrite:
+        check_same_models(config)
+    if config.environment is None:
+        return
+    for collection, _ in _collections(config):
+        plan, _ = prepare(collection, overwrite=overwrite)
+    if isinstance(config.baseline, str):
+        _check_baseline(config, config.baseline, {task_id(play.task, play.seed) for play in plan})
+
+
+def _collections(config: EvaluateConfig) -> list[tuple[CollectConfig, str]]:
+    """Return what is to be collected, each with what its progress is called."""
+    assert config.environment is not None
+    policies = {EPISODES: (config.policy, "playing")}
+    if isinstance(config.baseline, Component):
+        policies[BASELINE] = (config.baseline, "playing the baseline")
+    return [
+        (
+            CollectConfig(
+                environment=config.environment,
+                policy=policy,
+                policies=config.policies,
+                split=config.split,
+                num_episodes=None if config.num_tasks is None else config.num_tasks * config.samples_per_task,
+                samples_per_task=config.samples_per_task,
+                max_turns=config.max_turns,
+                seed=config.seed,
+                output_dir=str(Path(config.output_dir) / name),
+                concurrency=config.concurrency,
+                episode_timeout_seconds=config.episode_timeout_seconds,
+                stop_after_errors=config.stop_after_errors,
+            ),
+            label,
+        )
+        for name, (policy, label) in policies.items()
+    ]
+
+
+def _check_baseline(config: EvaluateConfig, folder: str, planned: set[str]) -> None:
+    """Refuse an earlier evaluation that cannot be compared.
+
+    Raises:
+        ConfigError: it is of another environment, or none of its tasks is played.
+    """
+    settings = Path(folder) / "config.yaml"
+    if settings.is_file():
+        before = read_document(settings).value.get("environment")
+        now = config.environment.model_dump(mode="json") if config.environment else None
+        if before is not None and before != now:
+            raise ConfigError(f"baseline: {folder} is of environment {before}, and {now} is played now")
+    tasks = {task_id(episode.task, episode.seed) for episode in read_episodes(str(_earlier(folder)))}
+    if not tasks & planned:
+        raise ConfigError(
+            f"baseline: {folder} has {len(tasks):,} tasks, and none of them is played now with the same seed; play its "
+            "split and seed, or name another baseline"
+        )
+
+
+def _earlier(folder: str) -> Path:
+    """Return where the episodes of an earlier evaluation or collection are."""
+    inner = Path(folder) / EPISODES
+    return inner if inner.is_dir() else Path(folder)
+
+
+def _find(config: EvaluateConfig, folder: Path, console: Console | None) -> Findings:
+    """Play what is missing, and score it."""
+    sides: list[Side] = []
+    if config.environment is not None:
+        for collection, label in _collections(config):
+            episodes = collect(collection, console=console, label=label).path
+            sides.append(_side(config, label_of(collection.policy, collection.policies), episodes))
+        if isinstance(config.baseline, str):
+            sides.append(_side(config, config.baseline, _earlier(config.baseline)))
+    policy, baseline = (*sides, None, None)[:2]
+    comparison = None
+    if policy is not None and baseline is not None:
+        comparison = compare(baseline.outcomes, policy.outcomes, confidence=config.confidence)
+    losses = [measure_loss(config.loss, name) for name in models_to_measure(config) if config.loss is not None]
+    return Findings(config, policy, baseline, comparison, tuple(losses))
+
+
+def _side(config: EvaluateConfig, label: str, episodes: Path) -> Side:
+    outcomes = tuple(outcome_of(episode) for episode in read_episodes(str(episodes)))
+    return Side(label, episodes, outcomes, score(outcomes, k=config.pass_at, confidence=config.confidence))
+
+
+def label_of(policy: Component | None, policies: Mapping[str, Component]) -> str:
+    """Return what policies are called in reports: their names, with the models that they play."""
+
+    def one(component: Component) -> str:
+        model = component.arguments.get("model", component.arguments.get("source"))
+        return component.name if model is None else f"{component.name} {model}"
+
+    named = [f"{agent}: {one(component)}" for agent, component in policies.items()]
+    return ", ".join(([one(policy)] if policy is not None else []) + named)
+
+
+def _write(findings: Findings, folder: Path) -> EvaluateResult:
+    json_path, html_path = folder / JSON_REPORT, folder / HTML_REPORT
+    report = json.dumps(json_report(findings), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(json_path, report + "\n")
+    policy, baseline = findings.policy, findings.baseline
+    return EvaluateResult(
+        path=folder,
+        json_path=json_path,
+        html_path=html_path,
+        label=policy.label if policy is not None else None,
+        baseline_label=baseline.label if baseline is not None else None,
+        metrics=policy.scores if policy is not None else None,
+        baseline=baseline.scores if baseline is not None else None,
+        comparison=findings.comparison,
+        losses=findings.losses,
+    )

@@ -1,0 +1,73 @@
+"""Which weights were played: so that episodes of one model are never taken for those of another in its place.
+
+A local model is named by its folder, and training anew puts other weights into the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from understudy.config import Component
+from understudy.errors import ConfigError
+
+from .config import EvaluateConfig
+
+NUM_SAMPLES = 64
+SAMPLE_BYTES = 4096
+
+
+def model_fingerprints(config: EvaluateConfig) -> dict[str, str]:
+    """Return a fingerprint of each local model folder that is played, by its name."""
+    from understudy.models.export import find_model
+
+    names = dict.fromkeys(local_model(component) for component in _components(config))
+    return {name: _fingerprint(find_model(name)) for name in names if name is not None and Path(name).exists()}
+
+
+def check_same_models(config: EvaluateConfig) -> None:
+    """Refuse to go on with the episodes of other weights.
+
+    Raises:
+        ConfigError: a model that was played has changed since.
+    """
+    try:
+        provenance = json.loads((Path(config.output_dir) / "provenance.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return
+    before = provenance.get("data", {}).get("models", {})
+    for name, fingerprint in model_fingerprints(config).items():
+        if before.get(name, fingerprint) != fingerprint:
+            raise ConfigError(
+                f"{config.output_dir}: holds episodes of {name} as it was before: its weights have changed since; "
+                "overwrite it, or name another output_dir"
+            )
+
+
+def local_model(component: Component | None) -> str | None:
+    """Return the model that a policy plays on this machine; None for other policies."""
+    if component is None or component.name != "local" or "model" not in component.arguments:
+        return None
+    return str(component.arguments["model"])
+
+
+def _components(config: EvaluateConfig) -> Iterator[Component | None]:
+    yield config.policy
+    yield from config.policies.values()
+    if isinstance(config.baseline, Component):
+        yield config.baseline
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return a hash of parts of every weights file that are spread over it: whoever trains changes all parts."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            for number in range(NUM_SAMPLES):
+                file.seek(number * size // NUM_SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
