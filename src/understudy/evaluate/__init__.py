@@ -1,7 +1,7 @@
 """Evaluating: what episodes say about a policy, and how sure that is."""
 
 from .config import EvaluateConfig, LossSection
-from .evaluation import EvaluateResult, evaluate
+from .evaluation import EvaluateResult, check_evaluation, evaluate
 from .held_out import HeldOutLoss, TermLoss
 from .pairing import PairedScores, compare
 from .scores import Outcome, PassAtK, Scores, outcome_of, score
@@ -19,6 +19,7 @@ __all__ = [
     "PassAtK",
     "Scores",
     "TermLoss",
+    "check_evaluation",
     "compare",
     "compare_paired",
     "evaluate",

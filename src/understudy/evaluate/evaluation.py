@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
         CollectError: episode after episode ended by a fault.
         DataError, RenderError: the rows of the held-out loss cannot be measured.
     """
-    _check(config, overwrite=overwrite)
+    check_evaluation(config, overwrite=overwrite)
     folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
     try:
         folder.note(models=model_fingerprints(config))
@@ -90,8 +90,15 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
     return result
 
 
-def _check(config: EvaluateConfig, *, overwrite: bool) -> None:
-    """Refuse what cannot work before anything is played or made."""
+def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None:
+    """Refuse what cannot work before anything is played or made.
+
+    Args:
+        overwrite: what the folder holds does not matter.
+
+    Raises:
+        ConfigError: as `evaluate`.
+    """
     models_to_measure(config)
     if not overwrite:
         check_same_models(config)
