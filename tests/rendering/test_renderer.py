@@ -47,7 +47,7 @@ def test_context_inserts_the_prompt_of_a_refused_turn_with_its_observations() ->
     trajectory = talk(user("1?"), assistant("1"), user("2?"), assistant("a<|im_end|>b"))
     rendered = Renderer(small(), on_refusal="context", observations=True).render(trajectory)
     assert [refusal.code for refusal in rendered.refusals] == [RefusalCode.STOP_INSIDE_TURN]
-    assert observed(small(), rendered) == [(1, "user", "2?")]
+    assert observed(small(), rendered) == [(1, "user", "2?<|im_end|>")]
     assert not np.isin(rendered.tree.kinds()[1][rendered.tree.action_weights() > 0], [1]).any()
     assert decode(small(), rendered.tree.ids).count("a<|im_end|>b") == 0
 

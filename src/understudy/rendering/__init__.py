@@ -5,7 +5,8 @@ from .huggingface import ModelTokenizer, from_transformers, load_tokenizer
 from .profile import ServerProfile
 from .refusal import MENDS, Refusal, RefusalCode
 from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
-from .renderer import ON_REFUSAL, OnRefusal, Renderer
+from .renderer import Renderer
+from .trajectory import ON_REFUSAL, OnRefusal
 
 __all__ = [
     "MENDS",

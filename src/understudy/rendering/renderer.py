@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any
 
 from understudy.errors import RenderError, did_you_mean
 from understudy.types import Trajectory, tools_to_openai
 
-from .continuation import Prepared, TurnWriter
+from .continuation import TurnWriter
 from .huggingface import ModelTokenizer
 from .profile import ServerProfile
-from .refusal import TurnRefused
 from .rendered import Rendered
 from .segments import VERIFY_EVERY, SegmentTokenizer
-from .stops import StopTokens, derive_stop_tokens
-from .template import ChatTemplate
-from .trajectory import TrajectoryRendering
-
-OnRefusal = Literal["fail", "skip", "context"]
-ON_REFUSAL: tuple[OnRefusal, ...] = ("fail", "skip", "context")
+from .stops import StopTokens
+from .trajectory import ON_REFUSAL, OnRefusal, RenderOptions, TrajectoryRendering
+from .writers import ModelWriters
 
 
 class Renderer:
@@ -59,72 +55,30 @@ class Renderer:
                 f"on_refusal is {on_refusal!r}.{did_you_mean(on_refusal, ON_REFUSAL)} Known: {ON_REFUSAL}"
             )
         self.tokenizer = tokenizer
-        self.on_refusal = on_refusal
         self.segments = SegmentTokenizer(tokenizer, verify_every=verify_every)
-        profile = profile or ServerProfile()
-        self._templates = {
-            name: ChatTemplate(source, tokenizer.variables, profile.clock)
-            for name, source in tokenizer.templates.items()
-        }
-        if not self._templates:
-            raise RenderError(f"{tokenizer.name!r} has no chat template; give one with chat_template")
-        if "default" not in self._templates:
-            raise RenderError(f"{tokenizer.name!r} has templates {sorted(self._templates)}, but none called default")
-        self.profile = self._resolve(profile)
-        self.stops = StopTokens(self._stop_texts(), self.segments)
-        self._writers = {
-            name: TurnWriter(template, self.profile, self.stops, self.segments)
-            for name, template in self._templates.items()
-        }
-        self.observations = observations
-        self.audit = audit
+        self._writers = ModelWriters(tokenizer, profile or ServerProfile(), self.segments)
+        self._options = RenderOptions(on_refusal, observations=observations, audit=audit)
 
-    def _resolve(self, profile: ServerProfile) -> ServerProfile:
-        """Settle ``tool_arguments: auto``: text if the template prints a call of text and not one of an object."""
-        if profile.tool_arguments != "auto":
-            return profile
-        template = self._templates[self._template_name(tools=[{}])]
-        for form, arguments in (("object", {"qzkeyq": "qzvalueq"}), ("text", '{"qzkeyq": "qzvalueq"}')):
-            call = {"type": "function", "id": "abcdefghi", "function": {"name": "qznameq", "arguments": arguments}}
-            messages: list[Prepared] = [
-                {"role": "user", "content": "qzuserq"},
-                {"role": "assistant", "content": "", "tool_calls": [call]},
-                {"role": "tool", "tool_call_id": "abcdefghi", "name": "qznameq", "content": "qzresultq"},
-            ]
-            for probe in (messages, messages[:2]):
-                try:
-                    text = template.render(
-                        probe, None, add_generation_prompt=False, arguments=profile.template_arguments
-                    )
-                except TurnRefused:
-                    continue
-                if "qzvalueq" in text:
-                    return profile.model_copy(update={"tool_arguments": form})
-        return profile.model_copy(update={"tool_arguments": "object"})
+    @property
+    def profile(self) -> ServerProfile:
+        """The server's profile, with everything settled that it may leave open."""
+        return self._writers.profile
 
-    def _stop_texts(self) -> tuple[str, ...]:
-        override = self.profile.stop_tokens
-        if override is not None:
-            unknown = [text for text in override if self.tokenizer.backend.token_to_id(text) is None]
-            if unknown:
-                mend = did_you_mean(unknown[0], self.segments.added)
-                raise RenderError(f"stop token {unknown[0]!r} is not a token of {self.tokenizer.name!r}.{mend}")
-            return override
-        if self.tokenizer.stop_tokens:
-            return self.tokenizer.stop_tokens
-        derived = derive_stop_tokens(self._templates["default"], self.segments)
-        return derived or ((self.tokenizer.eos_token,) if self.tokenizer.eos_token else ())
+    @property
+    def stops(self) -> StopTokens:
+        """The tokens at which the server stops."""
+        return self._writers.stops
 
     @property
     def reads_clock(self) -> bool:
         """True when the template prints the date, which the profile pins."""
-        return any(template.reads_clock for template in self._templates.values())
+        return self._writers.reads_clock
 
     def fingerprint(self) -> str:
         """Return a hash of all that decides the tokens: vocabulary, templates, variables, profile, stop tokens."""
         parts = [
             self.tokenizer.fingerprint(),
-            {name: template.source for name, template in sorted(self._templates.items())},
+            dict(sorted(self.tokenizer.templates.items())),
             dict(sorted(self.tokenizer.variables.items())),
             self.profile.canonical(),
             self.stops.texts,
@@ -137,7 +91,7 @@ class Renderer:
         Raises:
             RenderError: a turn was refused and `on_refusal` is ``fail``.
         """
-        return TrajectoryRendering(self, trajectory).run()
+        return TrajectoryRendering(trajectory, self._writers, self._options).run()
 
     def flat_length(self, trajectory: Trajectory) -> int:
         """Return how many tokens the trajectory's conversations count as plain rows, each rendered once as a whole.
@@ -150,22 +104,10 @@ class Renderer:
         total = 0
         for leaf in trajectory.leaves():
             messages = [self.profile.prepare(message) for message in trajectory.messages(leaf)]
-            tools = tools_to_openai(trajectory.tools(leaf))
-            template = self._templates[self._template_name(tools)]
-            text = template.render(
-                messages, tools, add_generation_prompt=False, arguments=self.profile.template_arguments
-            )
+            text = self._writers.whole(messages, tools_to_openai(trajectory.tools(leaf)))
             total += len(self.segments.encode(text))
         return total
 
     def writer_for(self, tools: Any) -> TurnWriter:
         """Return the writer with the template that transformers picks for these tools."""
-        return self._writers[self._template_name(tools)]
-
-    def forget(self) -> None:
-        """Let the templates forget the JSON texts of the last trajectory's values."""
-        for template in self._templates.values():
-            template.forget()
-
-    def _template_name(self, tools: Any) -> str:
-        return "tool_use" if tools and "tool_use" in self._templates else "default"
+        return self._writers.for_tools(tools)

@@ -7,7 +7,8 @@ on it is the target. So whatever the server supplies (other roles, headers, pref
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -21,20 +22,32 @@ from .observations import locate_contents, observed_tokens
 from .refusal import Refusal, RefusalCode, TurnRefused
 from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
 from .template import Timeline
+from .writers import ModelWriters
 
-if TYPE_CHECKING:
-    from .renderer import Renderer
+OnRefusal = Literal["fail", "skip", "context"]
+ON_REFUSAL: tuple[OnRefusal, ...] = ("fail", "skip", "context")
 
 MIN_TURNS_OF_TIMELINE = 3
 """A timeline costs two renders of the whole conversation, so shorter ones gain nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """What is done with refused turns, observations and recorded ids; see `Renderer`."""
+
+    on_refusal: OnRefusal
+    observations: bool
+    audit: bool
+
+
 class TrajectoryRendering:
     """Everything that is prepared once for a trajectory, and what is found on the way."""
 
-    def __init__(self, renderer: Renderer, trajectory: Trajectory) -> None:
-        self._renderer = renderer
+    def __init__(self, trajectory: Trajectory, writers: ModelWriters, options: RenderOptions) -> None:
         self._trajectory = trajectory
+        self._writers = writers
+        self._segments = writers.segments
+        self._options = options
         self._builder = TokenTreeBuilder()
         self._prepared: dict[int, Prepared | TurnRefused] = {}  # by id(message), which the trajectory keeps alive
         self._tools: dict[int, Any] = {}  # by root turn
@@ -83,13 +96,13 @@ class TrajectoryRendering:
 
     def _prepare_all(self) -> None:
         """Prepare every message."""
-        self._renderer.forget()
+        self._writers.forget()
         for index, turn in enumerate(self._trajectory.turns):
             if turn.parent is None:
                 self._tools[index] = tools_to_openai(turn.tools)
             for message in (*turn.observation, *((turn.action,) if turn.action else ())):
                 try:
-                    self._prepared[id(message)] = self._renderer.profile.prepare(message)
+                    self._prepared[id(message)] = self._writers.profile.prepare(message)
                 except TurnRefused as refused:
                     self._prepared[id(message)] = refused
 
@@ -120,7 +133,7 @@ class TrajectoryRendering:
         if not messages:
             raise TurnRefused(RefusalCode.EMPTY_CONTEXT, "no message stands before the turn")
         tools = self._tools[self._trajectory.lineage(index)[0]]
-        return messages, [self._require(message) for message in messages], tools, self._renderer.writer_for(tools)
+        return messages, [self._require(message) for message in messages], tools, self._writers.for_tools(tools)
 
     def _known(self, index: int, position: int) -> tuple[str, str] | None:
         """Return the prompt of the turn and the text with its action, if a timeline holds them.
@@ -145,14 +158,14 @@ class TrajectoryRendering:
         timeline = None
         if len(lineage) >= MIN_TURNS_OF_TIMELINE and not any(isinstance(m, TurnRefused) for m in conversation):
             tools = self._tools[lineage[0]]
-            timeline = self._renderer.writer_for(tools).timeline(conversation, tools)  # type: ignore[arg-type]
+            timeline = self._writers.for_tools(tools).timeline(conversation, tools)  # type: ignore[arg-type]
         for turn in lineage:
             self._timelines.setdefault(turn, timeline)
 
     def _holds_unseen_observation(self, index: int) -> bool:
         """True for a turn whose observation is to be located and stands in no supervised turn's prompt."""
         turns = self._trajectory.turns
-        if not self._renderer.observations or turns[index].parent is None or not turns[index].observation:
+        if not self._options.observations or turns[index].parent is None or not turns[index].observation:
             return False
         below = {index}
         for later, turn in enumerate(turns[index + 1 :], start=index + 1):
@@ -171,7 +184,7 @@ class TrajectoryRendering:
         assert turn.action is not None
         found = writer.write(context, self._require(turn.action), tools, self._known(index, len(context)))
         self._inspect(index, messages, context, found.prompt)
-        prompt_ids, target_ids = self._renderer.segments.encode_continuation(found.prompt, found.target)
+        prompt_ids, target_ids = self._segments.encode_continuation(found.prompt, found.target)
         spans = self._observation_spans(index, messages, context, tools, found.prompt, found.arguments)
         self._insert_call(index, prompt_ids, target_ids, spans, found.how, found.arguments, found.target)
 
@@ -181,13 +194,13 @@ class TrajectoryRendering:
             raise TurnRefused(RefusalCode.RECORDED_IDS_EMPTY, "the recorded call lacks prompt or output ids")
         prompt_ids = np.asarray(sampled.prompt_ids, np.int32)
         output_ids = np.asarray(sampled.output_ids, np.int32)
-        if self._renderer.audit:
+        if self._options.audit:
             self._audits.append(self._hold_against_rendering(index, prompt_ids, output_ids))
         spans: list[Span] = []
-        if self._renderer.observations:
+        if self._options.observations:
             messages, context, tools, writer = self._start(index)
             prompt = writer.prompt(context, tools)
-            if np.array_equal(self._renderer.segments.encode(prompt), prompt_ids):
+            if np.array_equal(self._segments.encode(prompt), prompt_ids):
                 spans = self._observation_spans(index, messages, context, tools, prompt, {})
             else:
                 self._num_unlocated += len(self._new_observations(index, messages))
@@ -199,7 +212,7 @@ class TrajectoryRendering:
         prompt = writer.prompt(context, tools)
         spans = self._observation_spans(index, messages, context, tools, prompt, {})
         if spans:
-            self._builder.insert(self._renderer.segments.encode(prompt), spans)
+            self._builder.insert(self._segments.encode(prompt), spans)
 
     def _insert_call(
         self,
@@ -220,10 +233,10 @@ class TrajectoryRendering:
 
     def _refuse(self, index: int, refused: TurnRefused) -> None:
         refusal = Refusal(index, refused.code, refused.reason, refused.excerpt)
-        if self._renderer.on_refusal == "fail":
+        if self._options.on_refusal == "fail":
             raise RenderError(str(refusal))
         self._refusals.append(refusal)
-        if self._renderer.on_refusal != "context":
+        if self._options.on_refusal != "context":
             return
         try:
             self._insert_prompt(index)
@@ -235,7 +248,7 @@ class TrajectoryRendering:
 
     def _inspect(self, index: int, messages: Sequence[Message], context: Sequence[Prepared], prompt: str) -> None:
         """Note control tokens written in ordinary text, and messages that the template does not print."""
-        pattern = self._renderer.segments.added_pattern
+        pattern = self._segments.added_pattern
         # A conversation is inspected from its beginning on, so the first known message from behind ends the new ones.
         known = next((n for n in reversed(range(len(messages))) if id(messages[n]) in self._inspected), -1)
         for message, prepared in zip(messages[known + 1 :], context[known + 1 :], strict=True):
@@ -257,7 +270,7 @@ class TrajectoryRendering:
             found = writer.write(context, self._require(turn.action), tools)
         except TurnRefused as refused:
             return Audit(index, False, refusal=Refusal(index, refused.code, refused.reason, refused.excerpt))
-        rendered = np.concatenate(self._renderer.segments.encode_continuation(found.prompt, found.target))
+        rendered = np.concatenate(self._segments.encode_continuation(found.prompt, found.target))
         recorded = np.concatenate([prompt_ids, output_ids])
         shared = min(len(rendered), len(recorded))
         different = np.flatnonzero(rendered[:shared] != recorded[:shared])
@@ -289,15 +302,15 @@ class TrajectoryRendering:
         prompt: str,
         arguments: Mapping[str, Any],
     ) -> list[Span]:
-        if not self._renderer.observations:
+        if not self._options.observations:
             return []
         new = self._new_observations(index, messages)
-        writer = self._renderer.writer_for(tools)
+        writer = self._writers.for_tools(tools)
         located = locate_contents(context, list(new), prompt, lambda changed: writer.prompt(changed, tools, arguments))
         spans: list[Span] = []
         for at, (turn, n) in new.items():
             self._observed.add(id(messages[at]))
-            tokens = observed_tokens(self._renderer.segments, prompt, *located[at]) if at in located else None
+            tokens = observed_tokens(self._segments, prompt, *located[at]) if at in located else None
             if tokens is None:
                 self._num_unlocated += 1
                 continue
