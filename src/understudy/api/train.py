@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -60,12 +61,13 @@ def train(
     """
     checked = read_config(config, overrides)
     sources = open_sources(checked.data, train_dataset, eval_dataset)
-    _check(checked, sources)
+    check_training(checked, sources)
 
+    from understudy.models.load import without_bars
     from understudy.train.distributed import process_group, training_device
 
     device = training_device(checked.train.device)
-    with _quiet_transformers(), process_group(device):
+    with without_bars(), process_group(device):
         if rank() != 0:
             return _train(checked, sources, device, None)
         return _train_in_folder(checked, sources, device, overwrite=overwrite)
@@ -85,12 +87,13 @@ def dry_run(
     """
     checked = read_config(config, overrides)
     sources = open_sources(checked.data, train_dataset, eval_dataset)
-    _check(checked, sources)
+    check_training(checked, sources)
 
+    from understudy.models.load import without_bars
     from understudy.train.estimate import describe
     from understudy.train.inputs import prepare_inputs
 
-    with _quiet_transformers(), tempfile.TemporaryDirectory() as temporary:
+    with without_bars(), tempfile.TemporaryDirectory() as temporary:
         in_memory, base = _base(checked, sources, Path(temporary), is_main=True)
         inputs = prepare_inputs(checked, in_memory, base=base, tokenizer=checked.model.tokenizer or base)
         return describe(inputs)
@@ -145,8 +148,11 @@ def _train(
     return run(inputs, device, folder)
 
 
-def _check(config: TrainConfig, sources: Sequence[EpisodeSource]) -> None:
+def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> None:
     """Refuse what cannot work with this data or on this machine, before anything heavy starts.
+
+    Args:
+        sources: what is known of the data; none where it is not there yet.
 
     Raises:
         ConfigError, MissingDependency
@@ -173,12 +179,13 @@ def _check(config: TrainConfig, sources: Sequence[EpisodeSource]) -> None:
 def _base(
     config: TrainConfig, sources: Sequence[EpisodeSource], folder: Path, *, is_main: bool
 ) -> tuple[Sequence[EpisodeSource], str]:
-    """Return the sources and the model to start from; a tiny one is made in `folder` unless it is there already."""
+    """Return the sources and the model to start from; a tiny one is made in `folder` for a run that begins."""
     if config.model.path is not None:
         return sources, config.model.path
     in_memory = [replace(source, episodes=list(source.episodes)) for source in sources]
     base = folder / TINY_BASE
-    if is_main and not base.exists():
+    if is_main and not (base.exists() and any(folder.glob("checkpoint-*"))):
+        shutil.rmtree(base, ignore_errors=True)  # what a start without a checkpoint left may be of another config
         _make_tiny(config.model, config.train.seed, in_memory, base)
 
     from understudy.train.distributed import gathered
@@ -210,17 +217,3 @@ def _texts(episode: Episode) -> Iterator[str]:
             yield message.text()
             yield message.reasoning_content or ""
             yield from (f"{call.name} {call.arguments_text()}" for call in message.tool_calls)
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars for loading weights out of the progress display."""
-    from transformers.utils import logging as transformers_logging
-
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()

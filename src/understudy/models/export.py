@@ -11,6 +11,9 @@ from understudy.errors import ConfigError
 from .load import ADAPTER_CONFIG, DtypeName, is_adapter, load_hf_tokenizer, load_model
 from .lora import load_adapter
 
+FINAL = "final"
+"""Folder within a run's folder that holds the trained model."""
+
 
 def find_model(path: str | Path) -> Path:
     """Return the model that a path means: itself, or the ``final/`` of a run's folder.
@@ -19,7 +22,7 @@ def find_model(path: str | Path) -> Path:
         ConfigError: there is no model.
     """
     path = Path(path)
-    for folder in (path, path / "final"):
+    for folder in (path, path / FINAL):
         if is_adapter(folder) or (folder / "config.json").is_file():
             return folder
     steps = sorted(entry.name for entry in path.glob("checkpoint-*")) if path.is_dir() else []

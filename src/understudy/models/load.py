@@ -6,6 +6,8 @@ runs only when the user has said so.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,14 +48,15 @@ def load_model(
 
     wanted: Any = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            str(path),
-            dtype=wanted,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-            **(_in_4bit(device) if load_in_4bit else {}),
-        )
+        with without_bars():
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                str(path),
+                dtype=wanted,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+                **(_in_4bit(device) if load_in_4bit else {}),
+            )
     except ImportError as error:
         raise ConfigError(f"{path}: this model needs a package that is not installed: {error}") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -64,6 +67,20 @@ def load_model(
             f"{path}: {len(absent)} weights of this architecture are not there, and would be random: {absent[0]}, …"
         )
     return model if load_in_4bit else model.to(device)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers' bars out of the progress display."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def _in_4bit(device: torch.device | str) -> dict[str, Any]:

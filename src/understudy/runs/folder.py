@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -53,6 +53,7 @@ class RunFolder:
         command: Sequence[str] | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        adopt: Collection[str] = (),
     ) -> RunFolder:
         """Start a run in a new or empty folder, or go on with one.
 
@@ -63,6 +64,7 @@ class RunFolder:
             command: the command line; `sys.argv` by default.
             resume: go on with the run that the folder holds; without one, start.
             overwrite: delete the run that the folder holds, and start.
+            adopt: names that may be there before the run is.
 
         Raises:
             ConfigError: the folder holds a run and neither flag is set, or something that is no run, or another process
@@ -75,8 +77,8 @@ class RunFolder:
         lock = _take_lock(path)
         try:
             previous = _read_provenance(path)
-            _check_free(path, previous, resume=resume, overwrite=overwrite)
-            if overwrite and previous is not None:
+            _check_free(path, previous, resume=resume, overwrite=overwrite, adopt=adopt)
+            if overwrite and (previous is not None or adopt):
                 _empty(path)
                 previous = None
             provenance = previous or {"schema_version": 1, "status": "running", "finished_at": None, "starts": []}
@@ -183,12 +185,14 @@ def _write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
     write_atomically(path / "provenance.json", json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
 
 
-def _check_free(path: Path, previous: Mapping[str, Any] | None, *, resume: bool, overwrite: bool) -> None:
+def _check_free(
+    path: Path, previous: Mapping[str, Any] | None, *, resume: bool, overwrite: bool, adopt: Collection[str]
+) -> None:
     if previous is not None and not (resume or overwrite):
         state = "a finished run" if previous.get("status") == "finished" else "a run that did not finish"
         raise ConfigError(f"{path}: holds {state}; resume it, overwrite it, or name another folder")
     if previous is None:
-        strangers = [entry.name for entry in path.iterdir() if not _is_ours(entry.name)]
+        strangers = [entry.name for entry in path.iterdir() if not _is_ours(entry.name) and entry.name not in adopt]
         if strangers:
             raise ConfigError(
                 f"{path}: is not empty and holds no run (it has {sorted(strangers)[0]!r}); name another folder"

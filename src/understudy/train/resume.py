@@ -69,9 +69,9 @@ def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], checkpoint:
     Raises:
         CheckpointError: names every setting that differs, then the data, then the rendering.
     """
-    before, after = dict(_leaves(saved["config"])), dict(_leaves(now["config"]))
+    before, after = dict(leaves(saved["config"])), dict(leaves(now["config"]))
     changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    refused = [key for key in changed if not _is_free(key) and key not in _LENGTH]
+    refused = [key for key in changed if not may_change(key)]
     problems = [f"{key} was {before.get(key)!r} and is {after.get(key)!r}" for key in refused]
     if saved["examples_per_step"] != now["examples_per_step"]:
         problems.append(
@@ -93,16 +93,17 @@ def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], checkpoint:
             )
 
 
-def _is_free(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Return whether a run that is not finished can go on with another value of a key of its config."""
     if key.startswith("data.sources."):
         return key.rpartition(".")[2] in _FREE_IN_SOURCES
-    return key in _FREE
+    return key in _FREE or key in _LENGTH
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings by their dotted keys."""
     if not isinstance(value, Mapping):
         yield path, value
         return
     for key, inner in value.items():
-        yield from _leaves(inner, f"{path}.{key}" if path else key)
+        yield from leaves(inner, f"{path}.{key}" if path else key)

@@ -15,6 +15,7 @@ from torch import nn
 
 from understudy.batching import Planner
 from understudy.errors import TrainError
+from understudy.models.export import FINAL
 from understudy.models.load import load_hf_tokenizer
 from understudy.runs import RunFolder, read_metrics
 
@@ -39,8 +40,6 @@ from .setup import (
 )
 from .trackers import Trackers
 from .trainer import Ended, Evaluator, Trainer, TrainState
-
-FINAL = "final"
 
 log = logging.getLogger("understudy.train")
 
