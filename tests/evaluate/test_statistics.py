@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from understudy.evaluate import compare_paired, mean_interval, pass_at_k, pass_hat_k, success_interval
-from understudy.evaluate.statistics import mcnemar_p_value, wilson_interval
+from understudy.evaluate.statistics import _bootstrap_interval, mcnemar_p_value, wilson_interval
 
 
 def singles(*outcomes: float) -> list[list[float]]:
@@ -155,8 +155,51 @@ def test_the_permutation_test_agrees_with_scipy() -> None:
 
 
 def test_equal_policies_have_no_difference_at_all() -> None:
-    comparison = compare_paired([[1, 0], [1, 1]], [[0, 1], [1, 1]])
+    comparison = compare_paired([[0.5, 0], [1, 1]], [[0, 0.5], [1, 1]])
     assert (comparison.difference, comparison.p_value, comparison.low, comparison.high) == (0.0, 1.0, 0.0, 0.0)
+    assert (comparison.num_better, comparison.num_worse) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "published"),
+    [((1, 1, 7, 12), (-0.507, -0.026)), ((59, 6, 16, 80), (-0.1186, -0.0046))],
+    ids=["Bentur 2009", "Cavo 2012"],
+)
+def test_the_interval_of_paired_rates_is_newcombes_as_published(table, published) -> None:
+    """Examples of chapter 8 of Fagerland, Lydersen and Laake 2017, Statistical Analysis of Contingency Tables."""
+    both, only_first, only_second, neither = table
+    first = singles(*[1] * (both + only_first), *[0] * (only_second + neither))
+    second = singles(*[1] * both, *[0] * only_first, *[1] * only_second, *[0] * neither)
+    found = compare_paired(second, first)
+    assert (found.low, found.high) == pytest.approx(published, abs=6e-4)
+
+
+def test_a_difference_on_every_task_is_still_not_certain() -> None:
+    found = compare_paired(singles(*[0] * 20), singles(*[1] * 20))
+    alone = proportion_confint(20, 20, method="wilson")[0]
+    assert found.low == pytest.approx(1 - math.hypot(1 - alone, 1 - alone))
+    assert (found.difference, found.high) == (1.0, 1.0)
+    none = compare_paired(singles(*[0] * 20), singles(*[0] * 20))
+    assert none.low == -none.high < -0.1
+
+
+@pytest.mark.parametrize(("num_tasks", "num_samples"), [(15, 1), (15, 4), (60, 4)])
+def test_the_interval_of_a_difference_covers_the_truth_as_often_as_it_says(num_tasks: int, num_samples: int) -> None:
+    """Also where both rates are near their bounds and go together, where a bootstrap covers far less."""
+    rng = np.random.default_rng(8)
+    covered, covered_by_bootstrap = 0, 0
+    for _ in range(300):
+        rates = rng.beta(0.3, 2, num_tasks)
+        first, second = (
+            (rng.random((num_tasks, num_samples)) < some[:, None]).astype(int) for some in (rates, 0.1 + 0.9 * rates)
+        )
+        truth = 0.1 - 0.1 * 0.3 / 2.3
+        found = compare_paired(first.tolist(), second.tolist())
+        covered += found.low <= truth <= found.high
+        low, high = _bootstrap_interval((second - first).mean(1), 0.95, np.random.default_rng(0))
+        covered_by_bootstrap += low <= truth <= high
+    assert covered / 300 >= 0.93
+    assert covered >= covered_by_bootstrap
 
 
 def test_nothing_to_count_is_refused() -> None:

@@ -8,35 +8,30 @@ that is done is only scored again. ``report.json`` has all figures, ``report.htm
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.collect import CollectConfig, collect, prepare
-from understudy.config import Component, dump_config, read_document
-from understudy.errors import ConfigError
+from understudy.config import Component, dump_config
 from understudy.formats import read_episodes
 from understudy.runs import RunFolder, write_atomically
 
 from .config import EvaluateConfig
+from .earlier import EPISODES, check_earlier, earlier_episodes, earlier_label, label_of
 from .findings import Findings, Side
 from .fingerprint import check_same_models, model_fingerprints
 from .held_out import HeldOutLoss, measure_loss, models_to_measure
-from .json_report import json_report
 from .pairing import PairedScores, compare
+from .report import Difference, differences, html_report, json_report
 from .scores import Scores, outcome_of, score, task_id
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-EPISODES = "episodes"
 BASELINE = "baseline"
 JSON_REPORT = "report.json"
 HTML_REPORT = "report.html"
-
-log = logging.getLogger("understudy.evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,9 @@ class EvaluateResult:
         metrics: scores of the policy.
         baseline: scores of the baseline, over all that it played.
         comparison: policy minus baseline, task by task.
+        differences: the same in words.
         losses: held-out losses: the policy's model, then the baseline's.
+        num_errors: episodes played here that a fault ended; the next start plays them again.
     """
 
     path: Path
@@ -61,7 +58,9 @@ class EvaluateResult:
     metrics: Scores | None
     baseline: Scores | None
     comparison: PairedScores | None
+    differences: tuple[Difference, ...]
     losses: tuple[HeldOutLoss, ...]
+    num_errors: int
 
 
 def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Console | None = None) -> EvaluateResult:
@@ -107,7 +106,7 @@ def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None
     for collection, _ in _collections(config):
         plan, _ = prepare(collection, overwrite=overwrite)
     if isinstance(config.baseline, str):
-        _check_baseline(config, config.baseline, {task_id(play.task, play.seed) for play in plan})
+        check_earlier(config, config.baseline, {task_id(play.task, play.seed) for play in plan})
 
 
 def _collections(config: EvaluateConfig) -> list[tuple[CollectConfig, str]]:
@@ -138,32 +137,6 @@ def _collections(config: EvaluateConfig) -> list[tuple[CollectConfig, str]]:
     ]
 
 
-def _check_baseline(config: EvaluateConfig, folder: str, planned: set[str]) -> None:
-    """Refuse an earlier evaluation that cannot be compared.
-
-    Raises:
-        ConfigError: it is of another environment, or none of its tasks is played.
-    """
-    settings = Path(folder) / "config.yaml"
-    if settings.is_file():
-        before = read_document(settings).value.get("environment")
-        now = config.environment.model_dump(mode="json") if config.environment else None
-        if before is not None and before != now:
-            raise ConfigError(f"baseline: {folder} is of environment {before}, and {now} is played now")
-    tasks = {task_id(episode.task, episode.seed) for episode in read_episodes(str(_earlier(folder)))}
-    if not tasks & planned:
-        raise ConfigError(
-            f"baseline: {folder} has {len(tasks):,} tasks, and none of them is played now with the same seed; play its "
-            "split and seed, or name another baseline"
-        )
-
-
-def _earlier(folder: str) -> Path:
-    """Return where the episodes of an earlier evaluation or collection are."""
-    inner = Path(folder) / EPISODES
-    return inner if inner.is_dir() else Path(folder)
-
-
 def _find(config: EvaluateConfig, folder: Path, console: Console | None) -> Findings:
     """Play what is missing, and score it."""
     sides: list[Side] = []
@@ -172,7 +145,7 @@ def _find(config: EvaluateConfig, folder: Path, console: Console | None) -> Find
             episodes = collect(collection, console=console, label=label).path
             sides.append(_side(config, label_of(collection.policy, collection.policies), episodes))
         if isinstance(config.baseline, str):
-            sides.append(_side(config, config.baseline, _earlier(config.baseline)))
+            sides.append(_side(config, earlier_label(config.baseline), earlier_episodes(config.baseline)))
     policy, baseline = (*sides, None, None)[:2]
     comparison = None
     if policy is not None and baseline is not None:
@@ -186,22 +159,13 @@ def _side(config: EvaluateConfig, label: str, episodes: Path) -> Side:
     return Side(label, episodes, outcomes, score(outcomes, k=config.pass_at, confidence=config.confidence))
 
 
-def label_of(policy: Component | None, policies: Mapping[str, Component]) -> str:
-    """Return what policies are called in reports: their names, with the models that they play."""
-
-    def one(component: Component) -> str:
-        model = component.arguments.get("model", component.arguments.get("source"))
-        return component.name if model is None else f"{component.name} {model}"
-
-    named = [f"{agent}: {one(component)}" for agent, component in policies.items()]
-    return ", ".join(([one(policy)] if policy is not None else []) + named)
-
-
 def _write(findings: Findings, folder: Path) -> EvaluateResult:
     json_path, html_path = folder / JSON_REPORT, folder / HTML_REPORT
     report = json.dumps(json_report(findings), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(json_path, report + "\n")
+    write_atomically(html_path, html_report(findings))
     policy, baseline = findings.policy, findings.baseline
+    played = [side for side in (policy, baseline) if side is not None and side.episodes.is_relative_to(folder)]
     return EvaluateResult(
         path=folder,
         json_path=json_path,
@@ -211,5 +175,7 @@ def _write(findings: Findings, folder: Path) -> EvaluateResult:
         metrics=policy.scores if policy is not None else None,
         baseline=baseline.scores if baseline is not None else None,
         comparison=findings.comparison,
+        differences=tuple(differences(findings)),
         losses=findings.losses,
+        num_errors=sum(side.scores.num_errors for side in played),
     )

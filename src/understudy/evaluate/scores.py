@@ -109,11 +109,10 @@ def score(outcomes: Sequence[Outcome], *, k: Sequence[int] = (1,), confidence: f
         confidence: of the intervals.
     """
     sound = [outcome for outcome in outcomes if outcome.error is None]
-    successes = by_task(sound, lambda outcome: outcome.success)
+    successes = list(by_task(sound, lambda outcome: outcome.success).values())
 
     def mean(value: Callable[[Outcome], float | None]) -> Estimate | None:
-        grouped = list(by_task(sound, value).values())
-        return mean_interval(grouped, confidence) if grouped else None
+        return _mean(list(by_task(sound, value).values()), confidence)
 
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.agents))
     return Scores(
@@ -121,10 +120,10 @@ def score(outcomes: Sequence[Outcome], *, k: Sequence[int] = (1,), confidence: f
         num_tasks=len({outcome.task for outcome in outcomes}),
         num_episodes=len(outcomes),
         num_errors=len(outcomes) - len(sound),
-        num_known=sum(map(len, successes.values())),
-        success=success_interval(list(successes.values()), confidence) if successes else None,
+        num_known=sum(map(len, successes)),
+        success=_mean(successes, confidence),
         reward=mean(lambda outcome: outcome.reward),
-        pass_at_k=_pass_at(list(successes.values()), k),
+        pass_at_k=_pass_at(successes, k),
         turns=mean(lambda outcome: outcome.num_turns),
         prompt_tokens=mean(lambda outcome: outcome.prompt_tokens),
         completion_tokens=mean(lambda outcome: outcome.completion_tokens),
@@ -143,6 +142,14 @@ def by_task(outcomes: Iterable[Outcome], value: Callable[[Outcome], float | None
         if found is not None:
             grouped.setdefault(outcome.task, []).append(float(found))
     return grouped
+
+
+def _mean(outcomes: Outcomes, confidence: float) -> Estimate | None:
+    """Return a mean with its interval. One of zeros and ones is a rate, whose interval holds near its bounds too."""
+    if not outcomes:
+        return None
+    is_rate = all(value in (0, 1) for samples in outcomes for value in samples)
+    return success_interval(outcomes, confidence) if is_rate else mean_interval(outcomes, confidence)
 
 
 def _pass_at(successes: Outcomes, k: Sequence[int]) -> tuple[PassAtK, ...]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from .findings import Findings, Side
+from understudy.evaluate.findings import Findings, Side
 
 SCHEMA_VERSION = 1
 

@@ -1,0 +1,116 @@
+"""Evaluate a policy: let it play held-out tasks, and say how well it did and how sure that is.
+
+Success, reward and pass@k with intervals; a comparison on the same tasks with a baseline (another policy, or an earlier
+evaluation); the loss and perplexity of a model on rows it has not seen. output_dir gets report.html (with the episodes
+side by side), report.json, and the episodes.
+
+An episode that a fault ended is counted apart, is never the agent's failure, and is played again by the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from typing import TYPE_CHECKING
+
+from .configuring import add_config_arguments, read_config
+from .console import messages, results, show_log
+from .parser import Parser
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from understudy.evaluate import EvaluateResult
+
+EPILOG = """
+examples:
+  understudy evaluate environment.name=math policy.name=local policy.arguments.model=runs/first \\
+      baseline.name=local baseline.arguments.model=runs/first/base num_tasks=200 output_dir=eval/first
+  understudy evaluate my.yaml samples_per_task=8 policy.arguments.temperature=1.0 baseline=eval/first
+  understudy evaluate loss.model=runs/first loss.data_path=held_out.jsonl output_dir=eval/loss
+
+environments: math, grid, tools, function_gym, package.module:Class or file.py:Class
+policies: local, endpoint, expert, random, replay, or your own likewise
+
+exit status: 0 evaluated; 1 it stopped, or episodes ended by a fault; 2 the command or a config is wrong;
+130 interrupted (Ctrl-C or SIGTERM): the same command goes on
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="delete what output_dir holds, and start")
+
+
+def run(args: argparse.Namespace) -> int:
+    from understudy.evaluate import EvaluateConfig, evaluate
+
+    config = read_config(args, EvaluateConfig)
+    if config is None:
+        return 0
+    show_log()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interrupt too
+    try:
+        result = evaluate(config, overwrite=args.overwrite, console=messages())
+    except KeyboardInterrupt:
+        text = f"interrupted; what was finished is in {config.output_dir}, and the same command goes on"
+        messages().print(text, markup=False, soft_wrap=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    show_result(results(), result)
+    messages().print(f"the report is in {result.html_path}", markup=False, soft_wrap=True)
+    return 1 if result.num_errors else 0
+
+
+def show_result(console: Console, result: EvaluateResult) -> None:
+    """Print what an evaluation found as tables."""
+    if result.metrics is not None:
+        _show_scores(console, result)
+    for difference in result.differences:
+        found = difference.comparison
+        text = (
+            f"{difference.name}: {difference.value} against the baseline · {difference.evidence}; of "
+            f"{found.num_tasks:,} tasks {found.num_better:,} better, {found.num_worse:,} worse"
+        )
+        console.print(text, markup=False, soft_wrap=True)
+    if result.losses:
+        _show_losses(console, result)
+    if result.num_errors:
+        text = f"{result.num_errors:,} episodes ended by a fault and are not counted; the same command plays them again"
+        messages().print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def _show_scores(console: Console, result: EvaluateResult) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from understudy.evaluate.report import figure_rows
+
+    sides = [(result.baseline_label, result.baseline), (result.label, result.metrics)]
+    played = [(label or "", scores) for label, scores in sides if scores is not None]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for label, _ in played:
+        table.add_column(Text(label), justify="right")
+    for name, texts in figure_rows([scores for _, scores in played]):
+        table.add_row(name, *(Text(text or "-") for text in texts))
+    console.print(table)
+
+
+def _show_losses(console: Console, result: EvaluateResult) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    first = result.losses[0]
+    title = f"held-out loss over {first.num_tokens:,} tokens of {first.num_episodes:,} episodes"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("model", "term", "loss", "perplexity", "tokens right"):
+        table.add_column(column, justify="left" if column in ("model", "term") else "right")
+    for loss in result.losses:
+        for name, term in loss.terms.items():
+            row = (name, f"{term.loss:.4f}", f"{term.perplexity:.4g}", f"{term.accuracy:.1%}")
+            table.add_row(Text(loss.model), *row)
+    console.print(table)
