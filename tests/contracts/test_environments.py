@@ -19,6 +19,7 @@ from understudy.environments import (
     HasExpert,
     HasSnapshots,
     HasTasks,
+    Step,
     split_of,
     task_key,
 )
@@ -28,7 +29,7 @@ from understudy.formats.rows import dump_row
 from understudy.policies import Policy
 from understudy.policies.random_policy import RandomPolicy
 from understudy.policies.scripted import ExpertPolicy
-from understudy.types import Episode, Message
+from understudy.types import Episode, Message, Tool, ToolCall
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "math": [{}, {"kinds": ["expression"], "max_operations": 1}, {"max_operations": 6}],
@@ -40,7 +41,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "tools": [{"level": level} for level in (1, 2, 3, 4, 5)] + [{"level": 1, "num_orders": [1, 2]}],
     "function_gym": [{"level": level} for level in (1, 2)],
+    "search": [{"level": level} for level in (1, 2, 3, 4)],
+    "debate": [{"level": level} for level in (1, 2, 3)]
+    + [{"level": 1, "simultaneous_openings": True, "num_speeches": 3}, {"turn_order": [["contra", "pro"]]}],
+    "user_gym": [{"level": level} for level in (1, 2, 3, 4)],
+    "team": [{"level": level} for level in (1, 2, 3)] + [{"turn_order": ["planner", "solver"]}],
 }
+ZERO_SUM = ("debate",)
+"""Here one agent's success is the other's failure, so how well they play is told by their rewards."""
+
 CASES = [(name, arguments) for name, variants in VARIANTS.items() for arguments in variants]
 NUM_TASKS = 200
 NUM_TASKS_BY_CHANCE = 60
@@ -57,9 +66,8 @@ def plays(name: str, arguments: dict[str, Any], num: int) -> list[Play]:
 
 def play(name: str, arguments: dict[str, Any], which: Sequence[Play], policy: Policy, **options: Any) -> list[Episode]:
     episodes: list[Episode] = []
-    asyncio.run(
-        play_all(which, lambda: make(name, arguments), {"agent": policy}, episodes.append, concurrency=4, **options)
-    )
+    policies = dict.fromkeys(make(name, arguments).agents, policy)
+    asyncio.run(play_all(which, lambda: make(name, arguments), policies, episodes.append, concurrency=4, **options))
     return sorted(episodes, key=lambda episode: episode.seed or 0)
 
 
@@ -72,11 +80,17 @@ def test_the_expert_solves_all_tasks_and_chance_few(name: str, arguments: dict[s
     which = plays(name, arguments, NUM_TASKS)
     by_expert = play(name, arguments, which, ExpertPolicy())
     assert [episode.error for episode in by_expert if episode.error is not None] == []
-    assert [episode.success for episode in by_expert] == [True] * NUM_TASKS
+    assert all(t.reward == 1.0 for episode in by_expert for t in episode.trajectories)
     assert all(episode.reward == 1.0 and episode.stop_reason for episode in by_expert)
     by_chance = play(name, arguments, which[:NUM_TASKS_BY_CHANCE], RandomPolicy(), max_turns=30)
     assert [episode.error for episode in by_chance if episode.error is not None] == []
-    assert sum(episode.success is True for episode in by_chance) <= 0.15 * NUM_TASKS_BY_CHANCE
+    if name in ZERO_SUM:
+        assert all(sum(t.success is True for t in episode.trajectories) <= 1 for episode in by_expert)
+        assert sum(episode.reward or 0.0 for episode in by_chance) <= 0.15 * NUM_TASKS_BY_CHANCE
+    else:
+        assert all(t.success is True for episode in by_expert for t in episode.trajectories)
+        assert [episode.success for episode in by_expert] == [True] * NUM_TASKS
+        assert sum(episode.success is True for episode in by_chance) <= 0.15 * NUM_TASKS_BY_CHANCE
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
@@ -127,15 +141,15 @@ def test_task_sets_are_sized_seeded_and_json(name: str, arguments: dict[str, Any
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_tool_schemas_are_valid_and_random_calls_fit_them(name: str, arguments: dict[str, Any]) -> None:
     (episode,) = play(name, arguments, plays(name, arguments, 1), RandomPolicy(), max_turns=30)
-    trajectory = episode.trajectories[0]
-    schemas = {tool.name: tool.parameters for tool in trajectory.tools()}
-    for tool in trajectory.tools():
-        jsonschema.Draft202012Validator.check_schema(tool.parameters)
-        assert tool.description
-        assert all(parameter["description"] for parameter in tool.parameters["properties"].values())
-    for message in trajectory.messages():
-        for call in message.tool_calls:
-            jsonschema.validate(call.arguments, schemas[call.name])
+    for trajectory in episode.trajectories:
+        schemas = {tool.name: tool.parameters for tool in trajectory.tools()}
+        for tool in trajectory.tools():
+            jsonschema.Draft202012Validator.check_schema(tool.parameters)
+            assert tool.description
+            assert all(parameter["description"] for parameter in tool.parameters["properties"].values())
+        for message in trajectory.messages():
+            for call in message.tool_calls:
+                jsonschema.validate(call.arguments, schemas[call.name])
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
@@ -144,15 +158,18 @@ def test_a_snapshot_brings_the_same_future_back(name: str, arguments: dict[str, 
         environment = make(name, arguments)
         assert isinstance(environment, HasSnapshots)
         assert isinstance(environment, HasExpert)
-        step = await environment.reset(environment.tasks("train")[0])
-        expert = environment.expert("agent")
-        step = await environment.step({"agent": expert(step.observations["agent"])})
+        experts = {agent: environment.expert(agent) for agent in environment.agents}
+
+        async def play_on(step: Step) -> Step:
+            return await environment.step({agent: experts[agent](seen) for agent, seen in step.observations.items()})
+
+        step = await play_on(await environment.reset(environment.tasks("train")[0]))
         middle, snapshot = step, environment.snapshot()
         found = []
         for _ in range(2):
             step, seen = middle, []
             while not step.is_over:
-                step = await environment.step({"agent": expert(step.observations["agent"])})
+                step = await play_on(step)
                 seen.append(step)
             found.append(seen)
             environment.restore(snapshot)
@@ -164,30 +181,27 @@ def test_a_snapshot_brings_the_same_future_back(name: str, arguments: dict[str, 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_bad_actions_are_answered_and_bad_use_is_refused(name: str, arguments: dict[str, Any]) -> None:
-    from understudy.types import ToolCall
+    def bad_calls(tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
+        broken = [ToolCall(tool.name, arguments, "b") for tool in tools for arguments in ("{", "[]", {"zz": 1})]
+        return (ToolCall("no_such_tool", {}, "a"), *broken)
 
     async def check() -> None:
         environment = make(name, arguments)
         with pytest.raises(EnvironmentFault, match="reset"):
-            await environment.step({"agent": Message("assistant", "hello")})
+            await environment.step(dict.fromkeys(environment.agents, Message("assistant", "hello")))
         for task in ({}, [], "nonsense", {"question": "x"}):
             with pytest.raises(EnvironmentFault, match="no task of"):
                 await environment.reset(task)
-        await environment.reset(environment.tasks("train")[0])
-        calls = (
-            ToolCall("no_such_tool", {}, "a"),
-            *(
-                ToolCall(tool.name, arguments, "b")
-                for tool in environment.tools
-                for arguments in ("{", "[]", {"zz": 1})
-            ),
-        )
-        step = await environment.step({"agent": Message("assistant", None, tool_calls=calls)})
+        step = await environment.reset(environment.tasks("train")[0])
+        acting = {agent: observation.tools or () for agent, observation in step.observations.items()}
+        bad = {agent: bad_calls(tools) for agent, tools in acting.items()}
+        step = await environment.step({a: Message("assistant", None, tool_calls=calls) for a, calls in bad.items()})
         assert not step.is_over
-        messages = step.observations["agent"].messages
-        if environment.tools:
-            assert [message.tool_call_id for message in messages] == [call.id for call in calls]
-            assert all(message.text().startswith("Error: ") for message in messages)
+        for agent, tools in acting.items():
+            messages = step.observations[agent].messages
+            if tools:
+                assert [message.tool_call_id for message in messages] == [call.id for call in bad[agent]]
+                assert all(message.text().startswith("Error: ") for message in messages)
         await environment.close()
 
     asyncio.run(check())
@@ -211,7 +225,8 @@ def renderer() -> Any:
 def test_every_turn_of_its_episodes_is_rendered_exactly(name: str, arguments: dict[str, Any], renderer: Any) -> None:
     for policy in (ExpertPolicy(), RandomPolicy()):
         for episode in play(name, arguments, plays(name, arguments, 5), policy, max_turns=8):
-            rendered = renderer.render(episode.trajectories[0])
-            assert len(rendered.turns) == episode.num_actions()
-            assert not rendered.refusals
-            assert not rendered.dropped_context
+            for trajectory in episode.trajectories:
+                rendered = renderer.render(trajectory)
+                assert len(rendered.turns) == sum(turn.action is not None for turn in trajectory.turns)
+                assert not rendered.refusals
+                assert not rendered.dropped_context

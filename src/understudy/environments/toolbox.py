@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from understudy.errors import did_you_mean
-from understudy.types import JSON, Tool, ToolCall
+from understudy.types import JSON, Message, Tool, ToolCall
 from understudy.types.fields import kind
 
 _JSON_TYPES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object"}
@@ -66,6 +66,15 @@ class Toolbox:
             return self._functions[call.name](**arguments)
         except ToolError as error:
             return f"Error: {error}"
+
+
+def call_all(toolbox: Toolbox, message: Message, *, is_over: Callable[[], bool]) -> tuple[Message, ...]:
+    """Run all calls of a message in order and return their results. What comes after the episode's end is not run."""
+    results = []
+    for call in message.tool_calls:
+        content = "Error: the episode is over" if is_over() else toolbox.call(call)
+        results.append(Message("tool", content, tool_call_id=call.id, name=call.name))
+    return tuple(results)
 
 
 def tool_from_function(function: Callable[..., Any]) -> Tool:
