@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.training import config, metrics
+from understudy.formats import read_episodes
 
 COMMAND = "import sys; from understudy.cli.main import main; sys.exit(main())"
 TIMEOUT_SECONDS = 240
@@ -55,7 +56,8 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def test_two_processes_compute_what_one_computes_and_one_goes_on_with_what_two_began(base, tmp_path) -> None:
     # Five examples in steps of four: every second step has one, so one of two ranks has none.
-    same = {"objective": {"name": "combined"}, "data": {"validation_split": 0.2}}
+    playing = {"environment": {"name": "math"}, "num_tasks": 5, "arguments": {"max_new_tokens": 4}, "max_turns": 1}
+    same = {"objective": {"name": "combined"}, "data": {"validation_split": 0.2}, "evaluation": playing}
     two = {"max_steps": 6, "per_device_train_batch_size": 2, "eval_steps": 3}
     one = two | {"gradient_accumulation_steps": 2}
     alone = start(1, settings(tmp_path, base, "one", **same, train=one))
@@ -64,6 +66,10 @@ def test_two_processes_compute_what_one_computes_and_one_goes_on_with_what_two_b
     finish(alone)
     assert_same_run(tmp_path / "one", tmp_path / "two")
     assert output.count("trained 6 of 6 steps") == 1, output  # one rank tells
+    first = [list(read_episodes(tmp_path / name / "rollouts" / "step_000000.jsonl")) for name in ("one", "two")]
+    actions = [[(e.id, [turn.action for _, _, turn in e.turns()]) for e in episodes] for episodes in first]
+    assert actions[0] == actions[1]  # two ranks share the episodes out
+    assert metrics(tmp_path / "two", "eval_num_episodes") == [5, 5, 5]
 
     (tmp_path / "two" / "checkpoint-6" / "optimizer.pt").unlink()
     output = finish(start(1, file, "--resume", "train.gradient_accumulation_steps=2"))

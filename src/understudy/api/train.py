@@ -142,10 +142,12 @@ def _train(
     from understudy.train.inputs import prepare_inputs
     from understudy.train.run import train as run
 
+    from .rollouts import TrainingRollouts
+
     sources, base = _base(config, sources, Path(config.output_dir), is_main=folder is not None)
     tokenizer = config.model.tokenizer or base
     inputs = prepare_inputs(config, sources, base=base, tokenizer=tokenizer, quiet=folder is None)
-    return run(inputs, device, folder)
+    return run(inputs, device, folder, TrainingRollouts.of(config, inputs.renderer))
 
 
 def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> None:
@@ -161,11 +163,15 @@ def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> Non
     needs = {
         "train.early_stopping_patience": config.train.early_stopping_patience is not None,
         "train.load_best_model_at_end": config.train.load_best_model_at_end,
-        "train.eval_steps": config.train.eval_steps is not None,
+        "train.eval_steps": config.train.eval_steps is not None and config.evaluation is None,
     }
     for key, wanted in needs.items():
         if wanted and not holds_out:
             raise ConfigError(f"{key} needs data to validate on: set data.validation_split or data.validation_path")
+    if config.evaluation is not None:
+        from .rollouts import plan_rollouts
+
+        plan_rollouts(config.evaluation)
     if config.train.report_to:
         from understudy.train.trackers import check_trackers
 

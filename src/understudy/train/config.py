@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from understudy.batching import Layout
-from understudy.config import ConfigModel
+from understudy.config import Component, ConfigModel
 from understudy.rendering.profile import ServerProfile
 
 from .data_config import DataSection, Paths
@@ -215,10 +215,11 @@ class TrainSection(ConfigModel):
     """Put the best checkpoint into final/ instead of the last step."""
 
     eval_steps: int | None = Field(None, ge=1)
-    """Validate after every so many steps; null for once an epoch. Always at the end too."""
+    """Validate, and play where there is an `evaluation` section, after every so many steps; null for once an epoch.
+    Always at the end too."""
 
     eval_on_start: bool = True
-    """Validate before the first step."""
+    """Validate, and play, before the first step."""
 
     early_stopping_patience: int | None = Field(None, ge=1)
     """Stop after so many validations in a row without a lower loss."""
@@ -250,6 +251,40 @@ class TrainSection(ConfigModel):
         return () if names == ("none",) else names
 
 
+class EvaluationSection(ConfigModel):
+    """Let the model play held-out tasks whenever it is validated, as policy `local` would. Changes no loss."""
+
+    environment: Component
+    """What it acts in: math, grid, tools, function_gym, or your own."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of policy `local` besides the model: max_new_tokens, temperature, max_batch_size, …"""
+
+    policies: dict[str, Component] = Field(default_factory=dict)
+    """Who acts for agents that are not the model, by the agent's name."""
+
+    split: Literal["train", "validation", "test"] = "validation"
+    """The tasks to play."""
+
+    num_tasks: int = Field(20, ge=1)
+    """How many of them are played, the same ones every time."""
+
+    samples_per_task: int = Field(1, ge=1)
+    """How often each is played."""
+
+    max_turns: int | None = Field(50, ge=1)
+    """An episode is truncated when an agent has acted so often; null for no limit."""
+
+    seed: int = 0
+    """Seed of the environments: task i is played with seed + i."""
+
+    concurrency: int = Field(64, ge=1)
+    """How many episodes are under way at the same time."""
+
+    episode_timeout_seconds: float | None = Field(None, gt=0)
+    """An episode that takes longer ends by a fault; null for no limit."""
+
+
 class TrainConfig(ConfigModel):
     """A training run."""
 
@@ -276,6 +311,9 @@ class TrainConfig(ConfigModel):
 
     train: TrainSection = TrainSection()
     """How it is trained."""
+
+    evaluation: EvaluationSection | None = None
+    """Let the model play held-out tasks whenever it is validated."""
 
     @model_validator(mode="after")
     def _make_sense_together(self) -> Self:

@@ -13,7 +13,7 @@ _MAX_SMOOTHED_STEPS = 50
 
 
 def plot_loss(metrics: Path, target: Path, *, title: str = "") -> None:
-    """Draw the losses that a metrics file holds; nothing where it holds none."""
+    """Draw the losses that a metrics file holds, and the success of playing; nothing where it holds no loss."""
     rows = read_metrics(metrics)
     train = [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
     validation = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
@@ -38,7 +38,15 @@ def plot_loss(metrics: Path, target: Path, *, title: str = "") -> None:
     axes.set_ylabel("loss (nats per token)")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    success = [(row["step"], row["eval_success"]) for row in rows if row.get("eval_success") is not None]
+    handles, labels = axes.get_legend_handles_labels()
+    if success:
+        right = axes.twinx()
+        right.plot(*zip(*success, strict=True), color="tab:green", marker="s", markersize=4, label="success (right)")
+        right.set_ylim(-0.02, 1.02)
+        right.set_ylabel("success on held-out tasks")
+        handles, labels = handles + right.get_legend_handles_labels()[0], labels + right.get_legend_handles_labels()[1]
+    axes.legend(handles, labels)
     with atomic_file(target) as file:
         figure.savefig(file, format="png", dpi=100)
 

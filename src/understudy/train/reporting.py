@@ -95,6 +95,19 @@ class Reporter:
         best = " (best so far)" if is_best else ""
         log.info("step %d of %d: validation loss %.4f%s; %s", step, self._num_steps, stats.loss, best, accuracy)
 
+    def rollouts(self, step: int, epoch: float, figures: Mapping[str, float | None], *, seconds: float) -> None:
+        """Tell what playing came to after `step` steps."""
+        if self._metrics is None or self._progress is None:
+            return
+        row = {f"eval_{name}": value for name, value in figures.items()}
+        self._write(self._metrics, step, {"epoch": round(epoch, 6), **row, "eval_rollout_seconds": seconds})
+        known = {name: value for name, value in figures.items() if value is not None}
+        shown = {name: f"{value:.1%}" if name == "success" else f"{value:.3g}" for name, value in known.items()}
+        if "success" in shown:
+            self._progress.advance(0, shown={"success": shown["success"]})
+        told = ", ".join(f"{name} {text}" for name, text in shown.items() if not name.endswith(("_low", "_high")))
+        log.info("step %d of %d: played in %.0f s: %s", step, self._num_steps, seconds, told)
+
     def plot(self) -> None:
         """Draw ``loss.png`` from all metrics so far."""
         if self._folder is not None:

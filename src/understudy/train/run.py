@@ -25,6 +25,7 @@ from .checkpoints import Checkpoint, Checkpoints, copy_model_files, read_trainin
 from .engine import Engine
 from .inputs import RunInputs
 from .launch import rank, world_size
+from .playing import Rollouts, undisturbed
 from .plot import plot_loss
 from .reporting import Reporter
 from .resume import check_same_run, run_facts
@@ -71,11 +72,14 @@ class TrainResult:
     is_early: bool
 
 
-def train(inputs: RunInputs, device: torch.device, folder: RunFolder | None) -> TrainResult:
+def train(
+    inputs: RunInputs, device: torch.device, folder: RunFolder | None, rollouts: Rollouts | None = None
+) -> TrainResult:
     """Train a model on prepared data.
 
     Args:
         folder: the open run folder on the main rank; None on the others.
+        rollouts: plays with the model whenever it is validated; None for nobody.
 
     Raises:
         UnderstudyError: whatever cannot work, before training where that can be told, each with its mend.
@@ -93,7 +97,7 @@ def train(inputs: RunInputs, device: torch.device, folder: RunFolder | None) -> 
     found = checkpoints.newest() if config.resume == "auto" else None
     if found is not None:
         check_same_run(found.state, facts, str(found.path))
-    trainer, num_steps = _build(inputs, device, folder, checkpoints, found, facts)
+    trainer, num_steps = _build(inputs, device, folder, checkpoints, found, facts, rollouts)
     ended = trainer.run()
     if folder is not None and ended.signal is None:
         _finish(folder, inputs, checkpoints, trainer.state, ended, num_steps)
@@ -118,6 +122,7 @@ def _build(
     checkpoints: Checkpoints,
     found: Checkpoint | None,
     facts: dict[str, Any],
+    rollouts: Rollouts | None,
 ) -> tuple[Trainer, int]:
     """Return the trainer, ready to go on from what was found, and the number of steps of the whole run."""
     data = inputs.data
@@ -152,8 +157,19 @@ def _build(
         num_steps=num_steps,
         steps_per_epoch=sampler.steps_per_epoch,
         state=state,
+        play=_player(rollouts, adapter) if rollouts is not None else None,
     )
     return trainer, num_steps
+
+
+def _player(rollouts: Rollouts, adapter: ModelAdapter) -> Callable[[int], Mapping[str, float | None]]:
+    """Return what plays with the model after so many steps."""
+
+    def play(step: int) -> Mapping[str, float | None]:
+        with undisturbed(adapter.model, adapter.device):
+            return rollouts(adapter.model, step)
+
+    return play
 
 
 def _check_backend(adapter: ModelAdapter, backend: Any, planner: Planner) -> None:

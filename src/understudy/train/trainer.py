@@ -99,6 +99,7 @@ class Trainer:
         facts: JSON that is saved with every checkpoint, to hold a resumed run against.
         num_steps: of the whole run.
         steps_per_epoch: between two validations when `eval_steps` does not say.
+        play: plays with the model as it is after so many steps, and returns figures; None for no playing.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Trainer:
         num_steps: int,
         steps_per_epoch: int,
         state: TrainState | None = None,
+        play: Callable[[int], Mapping[str, float | None]] | None = None,
     ) -> None:
         self.state = state or TrainState()
         self._engine = engine
@@ -129,6 +131,7 @@ class Trainer:
         self._facts = dict(facts)
         self._num_steps = num_steps
         self._eval_steps = config.eval_steps or steps_per_epoch
+        self._play = play
         self._saved_step = self.state.step  # a run begins at 0, with nothing to save, or at a checkpoint
         self._epoch = 0.0
         self._loss: float | None = None
@@ -173,11 +176,18 @@ class Trainer:
         self._reporter.step(self.state.step, plan.epoch, learning_rate, stats, seconds=time.perf_counter() - started)
 
     def _evaluate(self) -> None:
+        """Measure the loss on what is held out, then play; both only where that is wanted."""
+        if self._evaluator is not None:
+            self._validate(self._evaluator)
+        if self._play is not None:
+            started = time.perf_counter()
+            figures = self._play(self.state.step)
+            self._reporter.rollouts(self.state.step, self._epoch, figures, seconds=time.perf_counter() - started)
+
+    def _validate(self, evaluator: Evaluator) -> None:
         """Validate; save the checkpoint when it is the best so far and that is wanted."""
-        if self._evaluator is None:
-            return
         started = time.perf_counter()
-        stats = self._evaluator.run()
+        stats = evaluator.run()
         seconds = time.perf_counter() - started
         is_best = self._note(stats.loss) if self.state.step else False
         self._reporter.evaluation(self.state.step, self._epoch, stats, seconds=seconds, is_best=is_best)
