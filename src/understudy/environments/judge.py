@@ -114,9 +114,14 @@ class EndpointJudge:
             if error.status_code in FATAL_STATUSES:
                 raise ConfigError(text) from error
             raise EnvironmentFault(text) from error
-        except (openai.OpenAIError, ValueError) as error:
+        except openai.OpenAIError as error:
             raise EnvironmentFault(f"judge {config.model}: {type(error).__name__}: {error}") from error
-        return (reply.choices[0].message.content or "") if reply.choices else ""
+        except ValueError:  # not JSON at all
+            return ""
+        try:
+            return reply.choices[0].message.content or ""
+        except (AttributeError, LookupError, TypeError):  # the client does not check what servers send
+            return ""
 
     def _open_client(self) -> AsyncOpenAI:
         if self._client is None:
