@@ -10,11 +10,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"train": "understudy.train", "dry_run": "understudy.api"}
+_LAZY = {"train": "understudy.train", "dry_run": "understudy.api", "run": "understudy.api.pipeline"}
 
 
 def __getattr__(name: str) -> Any:
-    """Load ``understudy.train(…)`` and ``understudy.dry_run(…)`` when they are first used."""
+    """Load ``understudy.train(…)``, ``understudy.dry_run(…)`` and ``understudy.run(…)`` when they are first used."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])

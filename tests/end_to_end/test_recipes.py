@@ -13,6 +13,7 @@ import pytest
 
 from tests.training import WEATHER, weather_episodes
 from understudy.api import dry_run, read_config
+from understudy.api.pipeline import plan, read_run_config
 from understudy.config.document import read_document
 from understudy.formats import read_rows, write_episodes
 from understudy.formats.mapping import names_mapping
@@ -20,6 +21,8 @@ from understudy.types import Episode
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RUNS = [path for path in RECIPES if "model" not in read_document(path).value]
+"""Recipes of whole runs; the others are of training alone."""
 NUM_SAMPLES = 6
 
 CORPUS = {
@@ -72,7 +75,7 @@ def sample(format: str, folder: Path, name: str, recipe: str, corpus: Callable[[
     return file
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if path not in RUNS], ids=lambda path: path.stem)
 def test_a_recipe_loads_and_its_dry_run_passes_on_a_sample(
     recipe: Path, tmp_path: Path, request: pytest.FixtureRequest, in_the_project: None
 ) -> None:
@@ -96,10 +99,16 @@ def test_a_recipe_loads_and_its_dry_run_passes_on_a_sample(
     assert (found.num_trained < found.num_parameters) == (config.lora is not None)
 
 
+@pytest.mark.parametrize("recipe", RUNS, ids=lambda path: path.stem)
+def test_a_recipe_of_a_run_passes_every_check_of_its_stages(recipe: Path, tmp_path: Path, in_the_project: None) -> None:
+    config = read_run_config(recipe, [f"output_dir={tmp_path / 'run'}"])
+    assert [one.state for one in plan(config)] == ["new"] * len(config.stages)
+
+
 def test_every_recipe_says_how_to_start_it() -> None:
     for recipe in RECIPES:
-        text = recipe.read_text()
-        assert f"understudy train recipes/{recipe.name}" in text, recipe
+        verb = "run" if recipe in RUNS else "train"
+        assert f"understudy {verb} recipes/{recipe.name}" in recipe.read_text(), recipe
 
 
 def test_the_smallest_recipe_trains_out_of_the_box(tmp_path: Path, in_the_project: None) -> None:

@@ -27,6 +27,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("understudy.cli.evaluate", "let a policy play held-out tasks, and say how well and how surely"),
     "export": ("understudy.cli.export", "write a trained model as servers load it, adapters merged"),
     "play": ("understudy.cli.play", "play an environment yourself, or watch a policy play it"),
+    "quickstart": ("understudy.cli.quickstart", "see an agent go from failing to succeeding, offline, in minutes"),
+    "run": ("understudy.cli.run", "collect, curate, train and evaluate in one folder; goes on where it was"),
     "stats": (
         "understudy.cli.stats",
         "count what a data set holds: turns, lengths, rewards, success, shared prefixes",

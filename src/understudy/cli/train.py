@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if rank() == 0:
         show_log()
     if args.dry_run:
-        _show_dry_run(results(), api.dry_run(args.config, overrides=overrides))
+        show_dry_run(results(), api.dry_run(args.config, overrides=overrides))
         return 0
     result = api.train(args.config, overrides=overrides, overwrite=args.overwrite)
     if rank() == 0:
@@ -90,7 +90,8 @@ def _show_result(console: Console, result: TrainResult) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _show_dry_run(console: Console, dry: DryRun) -> None:
+def show_dry_run(console: Console, dry: DryRun) -> None:
+    """Show what a run would do."""
     from rich import box
     from rich.table import Table
 
