@@ -327,3 +327,12 @@ def test_a_model_is_played_as_it_was_trained(tmp_path: Path) -> None:
     assert config.evaluate.baseline.arguments == arguments | {"model": str(tmp_path / "train" / "base")}
     assert config.evaluate.loss is not None
     assert config.evaluate.loss.rendering.null_content == "null"
+
+
+def test_playing_within_training_is_in_the_environment_that_was_collected_from(tmp_path: Path) -> None:
+    train = SMALL["train"] | {"evaluation": {"num_tasks": 2}}
+    config = read_run_config(small(tmp_path, train=train, collect=SMALL["collect"] | {"max_turns": 7}))
+    assert config.train is not None
+    assert config.train.evaluation is not None
+    assert config.train.evaluation.environment.name == "math"
+    assert config.train.evaluation.max_turns == 7

@@ -167,8 +167,7 @@ def following(value: Mapping[str, Any]) -> Iterator[Following]:
     if "evaluate" in there:
         if "collect" in there:
             yield Following(("evaluate", "environment"), value["collect"].get("environment"), "collect.environment")
-            max_turns = value["collect"].get("max_turns", CollectConfig.model_fields["max_turns"].default)
-            yield Following(("evaluate", "max_turns"), max_turns, "collect.max_turns", is_default=True)
+            yield Following(("evaluate", "max_turns"), _max_turns(value), "collect.max_turns", is_default=True)
         if "train" in there:
             yield from _of_trained_model(value, folder)
 
@@ -186,6 +185,11 @@ def _of_train(value: Mapping[str, Any], folder: Path, there: list[str]) -> Itera
             yield Following((*data, "validation_path"), held_out, "curate.validation_split", is_place=True)
     elif "collect" in there:
         yield Following((*data, "path"), str(folder / "collect"), "the collect stage", is_place=True)
+    if "collect" in there and isinstance(value["train"].get("evaluation"), Mapping):
+        playing: Keys = ("train", "evaluation")
+        environment = value["collect"].get("environment")
+        yield Following((*playing, "environment"), environment, "collect.environment", is_default=True)
+        yield Following((*playing, "max_turns"), _max_turns(value), "collect.max_turns", is_default=True)
     if "collect" in there or "curate" in there:
         yield Following((*data, "sources"), None, "the stages before, whose episodes are trained on")
 
@@ -222,6 +226,10 @@ def _of_trained_model(value: Mapping[str, Any], folder: Path) -> Iterator[Follow
         for name in ("rendering", "objective"):
             if _section(train, name):
                 yield Following((*loss, name), train[name], f"train.{name}", is_default=True)
+
+
+def _max_turns(value: Mapping[str, Any]) -> Any:
+    return value["collect"].get("max_turns", CollectConfig.model_fields["max_turns"].default)
 
 
 def _section(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
