@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from understudy.config import config_from_dict
 from understudy.curate import CurateConfig, CurateResult, curate
-from understudy.curate.rules import summarise, task_of
+from understudy.curate.rules import AgentCount, AgentRatios, apply_rules, summarise, task_of
 from understudy.errors import ConfigError
 from understudy.formats import read_episodes, write_episodes
 from understudy.types import Episode, Trajectory
@@ -62,23 +65,90 @@ def test_only_success_drops_failures_and_the_unknown(tmp_path: Path) -> None:
     assert kept(tmp_path, episodes, only_success=True) == (["e0", "e3"], {"failed": 1, "success is unknown": 1})
 
 
-def test_an_agents_own_success_keeps_its_trajectory_and_not_the_others(tmp_path: Path) -> None:
-    def pair(n: int, a: bool | None, b: bool | None) -> Episode:
-        turns = episode(n).trajectories[0].turns
-        both = (Trajectory(turns, agent="a", success=a), Trajectory(turns, agent="b", success=b))
-        return replace(episode(n), trajectories=both, success=False)
+def team(n: int, **successes: bool | None) -> Episode:
+    """Return an episode of several agents, each with its own success."""
+    turns = episode(n).trajectories[0].turns
+    trajectories = tuple(Trajectory(turns, agent=agent, success=success) for agent, success in successes.items())
+    return replace(episode(n), trajectories=trajectories, success=all(successes.values()))
 
+
+def kept_agents(result: CurateResult) -> dict[str, list[str]]:
+    return {e.id: [t.agent for t in e.trajectories] for e in read_episodes(str(result.train), "native")}
+
+
+def test_an_agents_own_success_keeps_its_trajectory_and_not_the_others(tmp_path: Path) -> None:
     episodes = [
-        pair(0, True, False),
-        pair(1, False, False),
-        pair(2, None, False),
-        pair(3, True, True),
+        team(0, a=True, b=False),
+        team(1, a=False, b=False),
+        team(2, a=None, b=False),
+        team(3, a=True, b=True),
         episode(4, success=True),
     ]
     result = run(tmp_path, episodes, only_success=True, collect_mode="agent")
-    found = {e.id: [t.agent for t in e.trajectories] for e in read_episodes(str(result.train), "native")}
-    assert found == {"e0": ["a"], "e3": ["a", "b"], "e4": ["agent"]}
-    assert result.rules[-1].reasons == {"all agents failed": 1, "success is unknown": 1}
+    assert kept_agents(result) == {"e0": ["a"], "e3": ["a", "b"], "e4": ["agent"]}
+    rule = result.rules[-1]
+    assert rule.reasons == {"all agents failed": 1, "success is unknown": 1}
+    assert rule.agents == {"a": AgentCount(4, 2), "b": AgentCount(4, 1), "agent": AgentCount(1, 1)}
+    by_agent = json.loads((tmp_path / "out" / "train_stats.json").read_text())["by"]["agent"]
+    assert {agent: group["num_episodes"] for agent, group in by_agent.items()} == {"a": 2, "b": 1, "agent": 1}
+
+
+def test_agents_are_balanced_by_leaving_out_trajectories_and_the_rule_says_how_many(tmp_path: Path) -> None:
+    episodes = [team(n, a=True, b=n % 3 == 0) for n in range(30)]
+    ratios = {"a": 1, "b": 2}
+    result = run(tmp_path, episodes, only_success=True, collect_mode="agent", agent_ratios=ratios)
+    rule = result.rules[-1]
+    assert (rule.rule, rule.num_before, rule.num_kept) == ("agent_ratios", 30, result.num_train)
+    assert rule.agents == {"a": AgentCount(30, 5), "b": AgentCount(10, 10)}
+    assert rule.reasons == {"none of its trajectories is drawn": 30 - result.num_train}
+    names = [agent for agents in kept_agents(result).values() for agent in agents]
+    assert (names.count("a"), names.count("b")) == (5, 10)
+    again = run(tmp_path, episodes, only_success=True, collect_mode="agent", agent_ratios=ratios, overwrite=True)
+    assert kept_agents(again) == kept_agents(result)
+
+
+def test_an_agent_without_trajectories_holds_nobody_down(tmp_path: Path) -> None:
+    episodes = [team(n, a=True, b=True, c=False) for n in range(4)]
+    ratios = {"a": 1, "b": 0.5, "c": 9}
+    result = run(tmp_path, episodes, only_success=True, success_of="agent", agent_ratios=ratios)
+    assert result.rules[-1].agents == {"a": AgentCount(4, 4), "b": AgentCount(4, 2), "c": AgentCount(0, 0)}
+    alone = run(tmp_path, episodes, agent_ratios={"a": 0, "b": 0, "c": 1}, overwrite=True)
+    assert kept_agents(alone) == {f"e{n}": ["c"] for n in range(4)}
+
+
+@given(
+    st.lists(st.sets(st.sampled_from("abc"), min_size=1), min_size=1, max_size=30),
+    st.fixed_dictionaries({agent: st.sampled_from([0, 0.1, 1, 2.5, 1000]) for agent in "abc"}),
+)
+def test_balance_takes_all_that_the_ratios_allow_and_never_all_of_an_agent(
+    episodes: list[set[str]], ratios: dict[str, float]
+) -> None:
+    candidates = [summarise(team(n, **dict.fromkeys(sorted(who), True)), n) for n, who in enumerate(episodes)]
+    kept, _ = apply_rules([AgentRatios(ratios, seed=0)], candidates)
+    have = Counter(agent for who in episodes for agent in who)
+    num = Counter(c.agents[i] for c in kept for i in c.trajectories)
+    wanted = {agent: ratio for agent, ratio in ratios.items() if ratio and have[agent]}
+    assert all(1 <= num[agent] <= have[agent] for agent in wanted)
+    assert set(num) == set(wanted)
+    assert all(c.trajectories for c in kept)
+    if wanted:
+        assert any(num[agent] == have[agent] for agent in wanted)
+        scale = min(have[agent] / ratio for agent, ratio in wanted.items())
+        assert all(num[a] == 1 or abs(num[a] - ratio * scale) < 1 for a, ratio in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("ratios", "reason"),
+    [
+        ({"a": 1, "bb": 1}, "no agent 'bb'.*Did you mean 'b'.*It has a, b"),
+        ({"a": 1}, "a ratio for agent 'b' too"),
+        ({"a": 0, "b": 0}, "one above 0"),
+        ({"a": -1, "b": 1}, "from 0 up"),
+    ],
+)
+def test_ratios_that_leave_open_what_is_meant_are_refused(tmp_path: Path, ratios: Any, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        run(tmp_path, [team(0, a=True, b=True)], agent_ratios=ratios)
 
 
 def test_rewards_below_the_threshold_and_unknown_ones_go(tmp_path: Path) -> None:
@@ -174,7 +244,13 @@ def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
     result = run(tmp_path, [episode(n, success=n > 2) for n in range(9)], only_success=True, validation_split=0.3)
     report = json.loads((tmp_path / "out" / "curation_stats.json").read_text())
     assert (report["num_read"], report["num_train"] + report["num_validation"]) == (9, 6)
-    assert report["rules"][1] == {"rule": "only_success", "num_before": 9, "num_kept": 6, "reasons": {"failed": 3}}
+    assert report["rules"][1] == {
+        "rule": "only_success",
+        "num_before": 9,
+        "num_kept": 6,
+        "reasons": {"failed": 3},
+        "agents": {},
+    }
     stats = json.loads((tmp_path / "out" / "train_stats.json").read_text())
     assert stats["overall"]["num_episodes"] == result.num_train
     assert "only_success: true" in (tmp_path / "out" / "config.yaml").read_text()

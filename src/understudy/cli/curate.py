@@ -62,9 +62,15 @@ def _show(result: CurateResult) -> None:
     table.add_column("before", justify="right")
     table.add_column("kept", justify="right")
     table.add_column("left out, and why")
+    has_agents = any(rule.agents for rule in result.rules)
+    if has_agents:
+        table.add_column("trajectories kept")
     for rule in result.rules:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in rule.reasons.items())
-        table.add_row(rule.rule, f"{rule.num_before:,}", f"{rule.num_kept:,}", reasons or "-")
+        row = [rule.rule, f"{rule.num_before:,}", f"{rule.num_kept:,}", reasons or "-"]
+        if has_agents:
+            row.append(", ".join(f"{agent} {count.num_kept:,}" for agent, count in rule.agents.items()) or "-")
+        table.add_row(*row)
     results().print(table)
     text = f"wrote {result.num_train:,} episodes to {result.train}"
     if result.validation is not None:

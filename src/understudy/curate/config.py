@@ -63,6 +63,11 @@ class CurateConfig(ConfigModel):
     max_trajectories: int | None = Field(None, ge=1)
     """Keep at most so many episodes, drawn at random."""
 
+    agent_ratios: dict[str, float] = Field(default_factory=dict)
+    """Balance the agents' trajectories: so many of one for so many of another, `{planner: 1, solver: 2}`. As many are
+    kept as these ratios allow, drawn at random, and one at least of each agent that has any; 0 leaves an agent out.
+    Name all agents of the data. An agent that has none left after the rules before does not hold the others down."""
+
     validation_split: float = Field(0.0, ge=0, lt=1)
     """Share of the tasks that is held out. All episodes of a task stay on one side."""
 
@@ -75,4 +80,7 @@ class CurateConfig(ConfigModel):
             raise ValueError("max_tokens and model go together: the model's tokenizer counts")
         if self.min_turns is not None and self.max_turns is not None and self.min_turns > self.max_turns:
             raise ValueError(f"min_turns {self.min_turns} is above max_turns {self.max_turns}")
+        ratios = self.agent_ratios.values()
+        if ratios and not (all(0 <= ratio < float("inf") for ratio in ratios) and any(ratios)):
+            raise ValueError(f"agent_ratios {self.agent_ratios}: give numbers from 0 up, and one above 0")
         return self

@@ -8,16 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from understudy.config import dump_config
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, did_you_mean
 from understudy.formats import read_episodes, write_episodes
 from understudy.runs import write_atomically
 from understudy.types import Episode
 
 from .config import CurateConfig
-from .rules import Encode, RuleReport, agent_success, apply_rules, is_held_out, rules_of, summarise
+from .rules import Candidate, Encode, RuleReport, apply_rules, is_held_out, rules_of, summarise
 from .statistics import EpisodeStatistics
 
 REPORT = "curation_stats.json"
+
+Chosen = dict[int, tuple[int, ...]]
+"""Which trajectories are kept, by the episode's position in the data."""
 
 Watch = Callable[[Iterable[Episode], str], Iterator[Episode]]
 """Passes episodes on and shows how far it has come; the text says with what."""
@@ -67,11 +70,14 @@ def curate(
         summarise(episode, index, encode)
         for index, episode in enumerate(watch(read_episodes(source, config.format), "judging"))
     ]
+    _check_agents(config, candidates)
     kept, reports = apply_rules(rules_of(config), candidates)
     if not kept:
         raise ConfigError(f"no episode is left of {len(candidates):,}; {_account(reports)}")
-    held_out = {c.index for c in kept if is_held_out(c, config.validation_split, config.seed)}
-    parts = {"train": {c.index for c in kept} - held_out, "validation": held_out}
+    parts: dict[str, Chosen] = {"train": {}, "validation": {}}
+    for candidate in kept:
+        name = "validation" if is_held_out(candidate, config.validation_split, config.seed) else "train"
+        parts[name][candidate.index] = candidate.trajectories
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in targets.items():
         _write(config, source, target, parts[name], watch)
@@ -80,7 +86,7 @@ def curate(
         validation=targets.get("validation"),
         num_read=len(candidates),
         num_train=len(parts["train"]),
-        num_validation=len(held_out),
+        num_validation=len(parts["validation"]),
         rules=tuple(reports),
     )
     write_atomically(folder / "config.yaml", dump_config(config))
@@ -89,25 +95,18 @@ def curate(
     return result
 
 
-def with_kept_agents(config: CurateConfig, episode: Episode) -> Episode:
-    """Return the episode with the trajectories that the config keeps."""
-    if not config.only_success or config.success_of == "env":
-        return episode
-    kept = tuple(trajectory for trajectory in episode.trajectories if agent_success(episode, trajectory))
-    return replace(episode, trajectories=kept)
-
-
-def _write(config: CurateConfig, source: list[str], target: Path, which: set[int], watch: Watch) -> None:
+def _write(config: CurateConfig, source: list[str], target: Path, chosen: Chosen, watch: Watch) -> None:
     statistics = EpisodeStatistics()
 
-    def chosen() -> Iterator[Episode]:
+    def kept() -> Iterator[Episode]:
         for index, episode in enumerate(watch(read_episodes(source, config.format), f"writing {target.name}")):
-            if index in which:
-                kept = with_kept_agents(config, episode)
-                statistics.add(kept)
-                yield kept
+            if index in chosen:
+                trajectories = tuple(episode.trajectories[i] for i in chosen[index])
+                narrowed = replace(episode, trajectories=trajectories)
+                statistics.add(narrowed)
+                yield narrowed
 
-    write_episodes(target, chosen(), "native")
+    write_episodes(target, kept(), "native")
     stats = json.dumps(statistics.report(), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(target.with_name(f"{target.name.partition('.')[0]}_stats.json"), stats + "\n")
 
@@ -123,6 +122,20 @@ def _check_sources(source: list[str], targets: Iterable[Path], *, overwrite: boo
             raise ConfigError(f"{target}: is one of the files to read; name another output_dir")
         if target.exists() and not overwrite:
             raise ConfigError(f"{target}: exists already; --overwrite replaces it")
+
+
+def _check_agents(config: CurateConfig, candidates: Iterable[Candidate]) -> None:
+    """Hold the agents that are to be balanced against those of the data."""
+    if not config.agent_ratios:
+        return
+    known = list(dict.fromkeys(agent for candidate in candidates for agent in candidate.agents))
+    for agent in config.agent_ratios:
+        if agent not in known:
+            near = did_you_mean(agent, known)
+            raise ConfigError(f"agent_ratios: the data has no agent {agent!r}.{near} It has {', '.join(known)}")
+    missing = [agent for agent in known if agent not in config.agent_ratios]
+    if missing:
+        raise ConfigError(f"agent_ratios: give a ratio for agent {missing[0]!r} too; 0 leaves it out")
 
 
 def _encoder(config: CurateConfig) -> Encode | None:

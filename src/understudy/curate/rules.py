@@ -1,4 +1,4 @@
-"""The rules of a curation. Each one takes the episodes that are left and says which it keeps, and why not the others.
+"""The rules of a curation. Each one takes the episodes that are left and says what it keeps, and why not the others.
 
 Rules look at summaries and not at episodes, so a curation holds a few hundred bytes for each episode and reads the data
 twice instead.
@@ -10,8 +10,8 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from understudy.types import JSON, Episode, Message, ToolCall, Trajectory
@@ -29,7 +29,8 @@ class Candidate:
         index: where it stands in the data, from 0.
         task: stands for its task: equal for all plays of one task.
         content: stands for all that its agents saw and did.
-        agent_successes: of each trajectory.
+        agents, agent_successes: of each trajectory.
+        trajectories: which of them are kept, by their positions in the episode.
         num_characters, num_tokens: of the longest conversation; tokens are 0 where nobody counts them.
     """
 
@@ -38,7 +39,9 @@ class Candidate:
     content: str
     has_error: bool
     success: bool | None
+    agents: tuple[str, ...]
     agent_successes: tuple[bool | None, ...]
+    trajectories: tuple[int, ...]
     reward: float | None
     num_turns: int
     num_characters: int
@@ -46,13 +49,33 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentCount:
+    """How many trajectories of an agent there were before a rule, and how many it kept."""
+
+    num_before: int
+    num_kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class RuleReport:
-    """What a rule did. `reasons` says for each reason how many episodes it left out."""
+    """What a rule did.
+
+    Args:
+        rule: its name.
+        num_before, num_kept: episodes.
+        reasons: for each reason, how many episodes it left out.
+        agents: what it did to each agent's trajectories; empty where the data has one agent only.
+    """
 
     rule: str
     num_before: int
     num_kept: int
     reasons: dict[str, int] = field(default_factory=dict)
+    agents: dict[str, AgentCount] = field(default_factory=dict)
+
+
+Verdict = Candidate | str
+"""What is kept of a candidate: all or some of its trajectories; or why it is left out."""
 
 
 class Rule(Protocol):
@@ -63,8 +86,8 @@ class Rule(Protocol):
         """As in the config and in reports."""
         ...
 
-    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        """Return, for each candidate, why it is left out; None where it is kept."""
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """Return a verdict for each candidate."""
         ...
 
 
@@ -77,6 +100,8 @@ def summarise(episode: Episode, index: int, encode: Encode | None = None) -> Can
         content=_content(episode),
         has_error=episode.error is not None,
         success=episode.success,
+        agents=tuple(trajectory.agent for trajectory in episode.trajectories),
+        trajectories=tuple(range(len(episode.trajectories))),
         agent_successes=tuple(agent_success(episode, trajectory) for trajectory in episode.trajectories),
         reward=episode.reward,
         num_turns=episode.num_actions(),
@@ -139,13 +164,29 @@ def _said(message: Message) -> list[JSON]:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """A rule that judges every episode by itself."""
+    """A rule that judges every episode by itself: `judge` says why it is left out."""
 
     name: str
     judge: Callable[[Candidate], str | None]
 
-    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        return [self.judge(candidate) for candidate in candidates]
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [self.judge(candidate) or candidate for candidate in candidates]
+
+
+class OnlySuccessfulAgents:
+    """Keeps the trajectories of agents that succeeded."""
+
+    name = "only_success"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [self._judge(candidate) for candidate in candidates]
+
+    def _judge(self, candidate: Candidate) -> Verdict:
+        successes = [candidate.agent_successes[i] for i in candidate.trajectories]
+        kept = tuple(i for i in candidate.trajectories if candidate.agent_successes[i])
+        if kept:
+            return replace(candidate, trajectories=kept)
+        return "success is unknown" if None in successes else "all agents failed"
 
 
 class Deduplicate:
@@ -153,11 +194,11 @@ class Deduplicate:
 
     name = "deduplicate"
 
-    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
         seen: set[str] = set()
-        out: list[str | None] = []
+        out: list[Verdict] = []
         for candidate in candidates:
-            out.append("the same as an earlier one" if candidate.content in seen else None)
+            out.append("the same as an earlier one" if candidate.content in seen else candidate)
             seen.add(candidate.content)
         return out
 
@@ -169,13 +210,13 @@ class BestOfN:
     num: int
     name: str = "best_of_n"
 
-    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
         by_task: dict[str, list[Candidate]] = {}
         for candidate in candidates:
             by_task.setdefault(candidate.task, []).append(candidate)
         best = {c.index for group in by_task.values() for c in sorted(group, key=_best_first)[: self.num]}
         reason = f"not among the best {self.num} of its task"
-        return [None if candidate.index in best else reason for candidate in candidates]
+        return [candidate if candidate.index in best else reason for candidate in candidates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +227,43 @@ class MaxTrajectories:
     seed: int
     name: str = "max_trajectories"
 
-    def apply(self, candidates: Sequence[Candidate]) -> list[str | None]:
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
         drawn = set(range(len(candidates)))
         if len(candidates) > self.num:
             drawn = set(random.Random(self.seed).sample(range(len(candidates)), self.num))
-        return [None if i in drawn else "not drawn" for i in range(len(candidates))]
+        return [candidate if i in drawn else "not drawn" for i, candidate in enumerate(candidates)]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRatios:
+    """Balances the agents' trajectories.
+
+    With ``s`` the smallest ``available / ratio`` over the agents that have both, an agent keeps ``ratio * s`` of its
+    trajectories, rounded down, and one at least: the most that the ratios allow. So no agent loses all that it has
+    unless its ratio is 0.
+    """
+
+    ratios: Mapping[str, float]
+    seed: int
+    name: str = "agent_ratios"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        places: dict[str, list[tuple[int, int]]] = {}
+        for position, candidate in enumerate(candidates):
+            for i in candidate.trajectories:
+                places.setdefault(candidate.agents[i], []).append((position, i))
+        scale = min((len(p) / self.ratios[a] for a, p in places.items() if self.ratios[a]), default=0.0)
+        drawn: set[tuple[int, int]] = set()
+        for agent, available in places.items():
+            ratio = self.ratios[agent]
+            # A little is added because a product that should be whole may come out just below.
+            num = min(len(available), max(1, int(ratio * scale + 1e-9))) if ratio else 0
+            drawn.update(random.Random(f"{self.seed}/{agent}").sample(available, num))
+        out: list[Verdict] = []
+        for position, candidate in enumerate(candidates):
+            kept = tuple(i for i in candidate.trajectories if (position, i) in drawn)
+            out.append(replace(candidate, trajectories=kept) if kept else "none of its trajectories is drawn")
+        return out
 
 
 def rules_of(config: CurateConfig) -> list[Rule]:
@@ -199,7 +272,7 @@ def rules_of(config: CurateConfig) -> list[Rule]:
     if config.drop_errors:
         rules.append(Each("drop_errors", lambda c: "ended by a fault" if c.has_error else None))
     if config.only_success:
-        rules.append(Each("only_success", _env_success if config.success_of == "env" else _agent_success))
+        rules.append(Each("only_success", _env_success) if config.success_of == "env" else OnlySuccessfulAgents())
     if (least := config.min_reward_threshold) is not None:
         rules.append(Each("min_reward_threshold", lambda c: _reward(c, least)))
     if (fewest := config.min_turns) is not None:
@@ -215,18 +288,23 @@ def rules_of(config: CurateConfig) -> list[Rule]:
         rules.append(BestOfN(config.best_of_n))
     if config.max_trajectories is not None:
         rules.append(MaxTrajectories(config.max_trajectories, config.seed))
+    if config.agent_ratios:
+        rules.append(AgentRatios(config.agent_ratios, config.seed))
     return rules
 
 
 def apply_rules(rules: Iterable[Rule], candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[RuleReport]]:
-    """Return the candidates that all rules keep, and what each rule did."""
+    """Return what all rules keep of the candidates, and what each rule did."""
     left, reports = list(candidates), []
+    before = _num_by_agent(left)
     for rule in rules:
         verdicts = rule.apply(left)
-        reasons = Counter(verdict for verdict in verdicts if verdict is not None)
-        kept = [candidate for candidate, verdict in zip(left, verdicts, strict=True) if verdict is None]
-        reports.append(RuleReport(rule.name, len(left), len(kept), dict(reasons.most_common())))
-        left = kept
+        reasons = Counter(verdict for verdict in verdicts if isinstance(verdict, str))
+        kept = [verdict for verdict in verdicts if isinstance(verdict, Candidate)]
+        after = _num_by_agent(kept)
+        agents = {agent: AgentCount(num, after[agent]) for agent, num in before.items()} if len(before) > 1 else {}
+        reports.append(RuleReport(rule.name, len(left), len(kept), dict(reasons.most_common()), agents))
+        left, before = kept, Counter({agent: after[agent] for agent in before})
     return left, reports
 
 
@@ -240,10 +318,9 @@ def _env_success(candidate: Candidate) -> str | None:
     return None if candidate.success else "success is unknown" if candidate.success is None else "failed"
 
 
-def _agent_success(candidate: Candidate) -> str | None:
-    if any(candidate.agent_successes):
-        return None
-    return "success is unknown" if None in candidate.agent_successes else "all agents failed"
+def _num_by_agent(candidates: Iterable[Candidate]) -> Counter[str]:
+    """Return how many trajectories of each agent are kept."""
+    return Counter(candidate.agents[i] for candidate in candidates for i in candidate.trajectories)
 
 
 def _reward(candidate: Candidate, least: float) -> str | None:
