@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from understudy.config import config_markdown
+from understudy.config import ConfigModel, config_markdown
 
 HERE = Path(__file__).parent
 
 CONFIGS = [
+    ("Running", "understudy.api.pipeline.config:RunConfig"),
     ("Training", "understudy.train.config:TrainConfig"),
     ("Collecting", "understudy.collect.config:CollectConfig"),
     ("Curating", "understudy.curate.config:CurateConfig"),
+    ("Evaluating", "understudy.evaluate.config:EvaluateConfig"),
     ("Server profile", "understudy.rendering.profile:ServerProfile"),
     ("Field mapping", "understudy.formats.mapping.spec:FieldMapping"),
 ]
@@ -34,10 +36,17 @@ are reported at once, before any work starts.
 def config_page() -> str:
     """Return the reference of every config class as Markdown."""
     parts = [INTRODUCTION]
-    for title, target in CONFIGS:
-        module, _, name = target.partition(":")
-        parts.append(f"## {title}\n\n{config_markdown(getattr(importlib.import_module(module), name), level=3)}")
+    models = {title: _load(target) for title, target in CONFIGS}
+    for title, model in models.items():
+        others = set(models.values()) - {model}
+        parts.append(f"## {title}\n\n{config_markdown(model, level=3, without=others)}")
     return "\n".join(parts)
+
+
+def _load(target: str) -> type[ConfigModel]:
+    module, _, name = target.partition(":")
+    model: type[ConfigModel] = getattr(importlib.import_module(module), name)
+    return model
 
 
 if __name__ == "__main__":

@@ -90,3 +90,11 @@ class Node(ConfigModel):
 
 def test_a_class_within_itself_is_described_once() -> None:
     assert config_markdown(Node).count("The one below.") == 1
+
+
+def test_what_is_described_elsewhere_is_left_out() -> None:
+    text = config_markdown(Settings, without={Large, Part})
+    assert '`model (kind: "small")`' in text
+    assert "large" not in text.replace('"large"', "")
+    assert "Where it lies." not in text
+    assert "`parts`" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -35,10 +35,14 @@ class Section:
     keys: tuple[Key, ...]
 
 
-def sections(model: type[ConfigModel]) -> list[Section]:
-    """Return the section of a config class, then those within it: each class once, in the order of the fields."""
+def sections(model: type[ConfigModel], *, without: Collection[type[ConfigModel]] = ()) -> list[Section]:
+    """Return the section of a config class, then those within it: each class once, in the order of the fields.
+
+    Args:
+        without: classes that are described elsewhere, and all that is within them.
+    """
     paths: dict[type[ConfigModel], list[str]] = {}
-    _collect(model, "", paths, frozenset())
+    _collect(model, "", paths, frozenset(without))
     return [
         Section(
             tuple(places),
@@ -52,7 +56,8 @@ def sections(model: type[ConfigModel]) -> list[Section]:
 def _collect(
     model: type[ConfigModel], path: str, paths: dict[type[ConfigModel], list[str]], within: frozenset[type]
 ) -> None:
-    """Note where each config class stands; `within` are the classes around it, so that a class may hold itself."""
+    """Note where each config class stands. `within` are those that are not gone into: the classes around it, so that a
+    class may hold itself, and what is left out."""
     if path not in paths.setdefault(model, []):
         paths[model].append(path)
     prefix = f"{path}." if path else ""
@@ -65,10 +70,14 @@ def _collect(
                 _collect(inner, f"{prefix}{place}{variant}", paths, within | {model})
 
 
-def config_markdown(model: type[ConfigModel], *, level: int = 2) -> str:
-    """Return the reference of a config class in Markdown: a table, and a heading of `level` for each section in it."""
+def config_markdown(model: type[ConfigModel], *, level: int = 2, without: Collection[type[ConfigModel]] = ()) -> str:
+    """Return the reference of a config class in Markdown: a table, and a heading of `level` for each section in it.
+
+    Args:
+        without: as `sections` takes it.
+    """
     blocks: list[str] = []
-    for section in sections(model):
+    for section in sections(model, without=without):
         heading = _places([f"`{path}`" for path in section.paths if path])
         rows = [
             f"| {_names(key)} | {_cell(_code(key.type))} | {_cell(_default(key))} | {_cell(_text(key.description))} |"

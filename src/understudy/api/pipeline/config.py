@@ -67,16 +67,16 @@ class RunConfig(ConfigModel):
     """Seed of every stage that has none of its own."""
 
     collect: CollectConfig | None = None
-    """Let a policy play; see [Collecting](#collecting)."""
+    """Let a policy play; the keys are those of `understudy collect`."""
 
     curate: CurateConfig | None = None
-    """Choose what to train on; see [Curating](#curating)."""
+    """Choose what to train on; the keys are those of `understudy curate`."""
 
     train: TrainConfig | None = None
-    """Train a model; see [Training](#training)."""
+    """Train a model; the keys are those of `understudy train`."""
 
     evaluate: EvaluateConfig | None = None
-    """Let the model play held-out tasks, before and after training; see [Evaluating](#evaluating)."""
+    """Let the model play held-out tasks, before and after training; the keys are those of `understudy evaluate`."""
 
     @model_validator(mode="before")
     @classmethod
