@@ -13,12 +13,13 @@ import pytest
 
 from tests.end_to_end.test_readme import ROOT, commands, lines
 
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("environments", "collecting")]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("environments", "collecting", "pipeline")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for name in ("examples", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for command, expected in commands(page):
         done = subprocess.run(
