@@ -168,6 +168,16 @@ def test_several_sources_keep_their_names_ratios_and_agents(tmp_path) -> None:
     assert (a.name, a.ratio, a.agents, b.name, b.ratio, b.policies) == ("a", 2, ("planner",), "b", 1, ("p",))
 
 
+def test_agents_are_chosen_for_all_sources_at_once_and_for_what_is_validated_on(tmp_path) -> None:
+    shutil.copy(WEATHER, tmp_path / "b.jsonl")
+    sections = {"a": {"path": str(WEATHER)}, "b": {"path": str(tmp_path / "b.jsonl"), "agents": ["critic"]}}
+    config = DataSection(sources=sections, agents=["planner"], policies=["p"], validation_path=str(WEATHER))
+    assert [source.agents for source in open_sources(config)] == [("planner",), ("critic",), ("planner",)]
+    assert {source.policies for source in open_sources(config)} == {("p",)}
+    (one, held_out) = open_sources(DataSection(agents=["planner"]), WEATHER, WEATHER)
+    assert one.agents == held_out.agents == ("planner",)
+
+
 def test_a_parquet_folder_can_be_named(tmp_path) -> None:
     write_episodes(tmp_path / "part-0.parquet", weather_episodes()[:3])
     write_episodes(tmp_path / "part-1.parquet", weather_episodes()[3:])

@@ -134,7 +134,12 @@ def test_only_the_chosen_agents_are_trained_and_the_others_are_counted(renderer)
     data = prepared(renderer, [source([episode], agents=("critic",))])
     assert len(data.train[0].examples) == 1
     assert data.reports[0].num_unselected == 1
+    assert data.reports[0].agents == {"planner": 1, "critic": 1}
     assert len(prepared(renderer, [source([episode], policies=("p2",))]).train[0].examples) == 1
+    with pytest.raises(ConfigError, match=r"no trajectory of .weather. is of .critics.\. Did you mean .critic."):
+        prepared(renderer, [source([episode], agents=("planner", "critics"))])
+    with pytest.raises(ConfigError, match=r"data.policies: .* of 'p3'.* It has: p2"):
+        prepared(renderer, [source([episode], policies=("p3",))])
 
 
 def test_trajectories_that_are_too_long_are_dropped_and_counted(renderer) -> None:

@@ -41,7 +41,8 @@ def open_sources(
     if eval_dataset is not None and config.holds_out:
         raise ConfigError("validation data is given twice: as eval_dataset, and in the config's data section")
     if train_dataset is not None:
-        sources = [_source("train_dataset", train_dataset, config.format, config.max_samples, config)]
+        source = _source("train_dataset", train_dataset, config.format, config.max_samples, config)
+        sources = [replace(source, agents=config.agents, policies=config.policies)]
     else:
         sources = [
             replace(
@@ -54,11 +55,13 @@ def open_sources(
         ]
     if not sources:
         raise ConfigError("there is no data: set data.path, or data.sources")
+    validation: EpisodeSource | None = None
     if eval_dataset is not None:
-        sources.append(replace(_source("validation", eval_dataset, config.format, None, config), held_out=True))
+        validation = _source("validation", eval_dataset, config.format, None, config)
     elif config.validation_path is not None:
         validation = _source("validation", config.validation_path, config.validation_format, None, config)
-        sources.append(replace(validation, held_out=True))
+    if validation is not None:
+        sources.append(replace(validation, held_out=True, agents=config.agents, policies=config.policies))
     return sources
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from understudy.batching import Example, LengthCounts, LengthLimiter, Source, make_example
-from understudy.errors import ConfigError, DataError, RenderError
+from understudy.errors import ConfigError, DataError, RenderError, did_you_mean
 from understudy.objectives import Objective
 from understudy.rendering import Renderer
 from understudy.types import Episode, Trajectory
@@ -54,7 +54,8 @@ class SourceReport:
     """What preparing one source met.
 
     Args:
-        num_unselected: trajectories of other agents or policies.
+        agents, policies: trajectories that were read, by agent and by policy (those that name one).
+        num_unselected: trajectories of other agents or policies than those to be trained.
         num_unsupervised: trajectories without a token that the objective trains.
         num_turns: turns rendered exactly.
         refusals: turns refused, by code.
@@ -70,6 +71,8 @@ class SourceReport:
     name: str
     num_episodes: int = 0
     num_trajectories: int = 0
+    agents: Counter[str] = field(default_factory=Counter)
+    policies: Counter[str] = field(default_factory=Counter)
     num_unselected: int = 0
     num_unsupervised: int = 0
     num_turns: int = 0
@@ -93,7 +96,7 @@ class PreparedData:
     """Examples to train and to validate on.
 
     Args:
-        train: sources with at least one example each.
+        train: sources with at least one example each; empty where all sources are held out.
         ratios: shares in the mix, in the order of `train`; None for none.
         validation: held-out examples by source; empty when nothing is held out.
         reports: one for each source that was read.
@@ -124,7 +127,7 @@ def prepare(
     Raises:
         RenderError: a turn was refused and the renderer's policy is to fail; names the episode.
         DataError: a trajectory is too long and the policy is to stop, a weight is missing, or nothing is left to train.
-        ConfigError: a source is too small to hold anything out.
+        ConfigError: a source is too small to hold anything out, or has no trajectory of an agent or policy to train.
     """
     preparation = _Preparation(renderer, objective, config, on_episode)
     train: list[Source] = []
@@ -133,6 +136,7 @@ def prepare(
     ratios: list[float] = []
     for source in sources:
         examples, keys, report = preparation.read(source)
+        _check_selection(source, report)
         held_out = [source.held_out] * len(examples)
         if config.validation_split and not source.held_out:
             held_out = _hold_out(keys, config.validation_split, seed, source.name)
@@ -148,7 +152,7 @@ def prepare(
             raise DataError(_nothing(report, objective), file=source.name)
         if held:
             validation.append(Source(source.name, held))
-    if not train:
+    if not train and not validation:
         raise DataError("there is no data to train on", mend="set data.path, or data.sources")
     return PreparedData(
         train=tuple(train),
@@ -178,6 +182,8 @@ class _Preparation:
             report.num_episodes += 1
             key = _split_key(episode, self.config.split_by)
             for index, trajectory in enumerate(episode.trajectories):
+                report.agents[trajectory.agent] += 1
+                report.policies.update([trajectory.policy] if trajectory.policy is not None else [])
                 if not source.selects(trajectory):
                     report.num_unselected += 1
                     continue
@@ -219,6 +225,17 @@ class _Preparation:
         report.num_row_tokens += example.num_row_tokens
         report.num_targets += len(example.label)
         return example
+
+
+def _check_selection(source: EpisodeSource, report: SourceReport) -> None:
+    """Refuse names that no trajectory has: training would go on without what was asked for."""
+    if not report.agents:
+        return
+    for key, asked, known in (("agents", source.agents, report.agents), ("policies", source.policies, report.policies)):
+        for name in asked or ():
+            if name not in known:
+                near, its = did_you_mean(name, known), ", ".join(sorted(known)) or "none"
+                raise ConfigError(f"data.{key}: no trajectory of {source.name!r} is of {name!r}.{near} It has: {its}")
 
 
 def _split_key(episode: Episode, split_by: Sequence[str]) -> str:

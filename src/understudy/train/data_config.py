@@ -52,6 +52,14 @@ class DataSection(ConfigModel):
     max_samples: int | None = Field(None, ge=1)
     """Read only this many episodes of each source that does not say otherwise."""
 
+    agents: tuple[str, ...] | None = None
+    """Train and validate only on the trajectories of these agents, in each source that does not say otherwise; null for
+    all."""
+
+    policies: tuple[str, ...] | None = None
+    """Train and validate only on the trajectories of these policies, in each source that does not say otherwise; null
+    for all."""
+
     skip_bad: bool = False
     """Pass over rows that cannot be read, and count them; otherwise the first one stops the run."""
 
@@ -108,8 +116,11 @@ class DataSection(ConfigModel):
             found = {"data": SourceSection(path=self.path, format=self.format)}
         else:
             found = {}
-        default = {"max_samples": self.max_samples}
-        return {name: s if s.max_samples else s.model_copy(update=default) for name, s in found.items()}
+        defaults = {"max_samples": self.max_samples, "agents": self.agents, "policies": self.policies}
+        return {
+            name: s.model_copy(update={key: value for key, value in defaults.items() if getattr(s, key) is None})
+            for name, s in found.items()
+        }
 
     @property
     def holds_out(self) -> bool:

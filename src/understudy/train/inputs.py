@@ -72,16 +72,17 @@ def prepare_inputs(
 
 
 def _log_report(report: SourceReport) -> None:
-    held_out = f", {report.num_held_out:,} held out" if report.num_held_out else ""
+    is_trained = report.num_examples > 0
+    to_train = f"{report.num_examples:,} trajectories to train on" if is_trained else ""
+    held_out = f"{report.num_held_out:,} held out" if report.num_held_out else ""
     log.info(
-        "%s: %s episodes -> %s trajectories to train on%s; %s turns rendered exactly, %s tokens trained; %s tokens "
-        "(%s as separate rows)",
+        "%s: %s episodes -> %s; %s turns rendered exactly, %s tokens %s; %s tokens (%s as separate rows)",
         report.name,
         f"{report.num_episodes:,}",
-        f"{report.num_examples:,}",
-        held_out,
+        ", ".join(part for part in (to_train, held_out) if part),
         f"{report.num_turns:,}",
         f"{report.num_targets:,}",
+        "trained" if is_trained else "measured",
         f"{report.num_tokens:,}",
         f"{report.num_row_tokens:,}",
     )
@@ -108,6 +109,7 @@ def _report_row(report: SourceReport) -> dict[str, Any]:
         "name": report.name,
         "num_episodes": report.num_episodes,
         "num_trajectories": report.num_trajectories,
+        "num_trajectories_by_agent": dict(report.agents),
         "num_examples": report.num_examples,
         "num_held_out": report.num_held_out,
         "num_turns": report.num_turns,
