@@ -84,6 +84,10 @@ class EnvironmentFault(UnderstudyError):
     """An environment or its judge failed. This is never a failure of the agent that acted in it."""
 
 
+class SandboxError(UnderstudyError):
+    """The sandbox itself failed. What a program does inside it is never this error."""
+
+
 class PolicyError(UnderstudyError):
     """A policy could not decide: the endpoint failed, the model could not be loaded, the reply was malformed."""
 
