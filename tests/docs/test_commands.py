@@ -10,7 +10,7 @@ import pytest
 
 from tests.end_to_end.test_readme import ROOT, commands, differs, run_shell
 
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("environments", "collecting", "pipeline")]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("environments", "collecting", "evaluating", "pipeline")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

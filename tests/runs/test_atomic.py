@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -55,3 +56,8 @@ def test_the_mode_is_that_of_a_plainly_written_file(tmp_path) -> None:
     (tmp_path / "atomic").chmod(0o640)
     write_atomically(tmp_path / "atomic", "y")
     assert (tmp_path / "atomic").stat().st_mode & 0o777 == 0o640
+
+
+def test_half_of_a_surrogate_pair_does_not_stop_a_report(tmp_path) -> None:
+    write_atomically(tmp_path / "a.json", json.dumps({"said": "a\ud800b"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"said": "a\ud800b"}

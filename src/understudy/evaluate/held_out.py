@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from understudy.train.inputs import RunInputs
     from understudy.train.stats import StepStats
 
-SOURCE = "held out"
+SOURCE = "loss.data_path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class HeldOutLoss:
         model: its name.
         loss: as training has it: the terms' losses times their coefficients.
         num_episodes, num_turns, num_tokens: what was measured; tokens are those with a loss.
-        num_left_out: turns that were refused, and trajectories that were too long.
+        num_left_out: turns that were refused or too long.
         data_fingerprint: equal for equal rows, rendered alike: only such losses may be compared.
     """
 
@@ -102,7 +102,7 @@ def _source(config: LossSection) -> EpisodeSource:
                 return
             yield reader.place, episode
 
-    return EpisodeSource(SOURCE, episodes())
+    return EpisodeSource(SOURCE, episodes(), held_out=True)
 
 
 def _as_training(config: LossSection, folder: str) -> TrainConfig:
@@ -130,6 +130,6 @@ def _result(name: str, inputs: RunInputs, stats: StepStats) -> HeldOutLoss:
         num_episodes=report.num_episodes,
         num_turns=report.num_turns,
         num_tokens=report.num_targets,
-        num_left_out=report.num_refused + report.lengths.num_dropped + report.lengths.num_dropped_spans,
+        num_left_out=report.num_refused + report.lengths.num_dropped_spans,
         data_fingerprint=inputs.data.fingerprint,
     )

@@ -39,9 +39,12 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a whole file through `atomic_file`; text becomes UTF-8."""
+    """Write a whole file through `atomic_file`; text becomes UTF-8.
+
+    Half of a surrogate pair, which a model may write, has no UTF-8; it becomes its escape, which is valid in JSON too.
+    """
     with atomic_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def sync_folder(folder: Path) -> None:

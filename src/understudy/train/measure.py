@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def measure(inputs: RunInputs, model: nn.Module) -> StepStats:
-    """Return the loss of a model over all prepared examples.
+    """Return the loss of a model over all held-out examples.
 
     Args:
-        inputs: what `prepare_inputs` gives. Of the training settings, the layout and the batch size decide how it is
-            computed, and no result.
+        inputs: what `prepare_inputs` gives, with something held out. Of the training settings, the layout and the batch
+            size decide how it is computed, and no result.
         model: on its device; its weights are left as they are.
 
     Raises:
@@ -33,7 +33,6 @@ def measure(inputs: RunInputs, model: nn.Module) -> StepStats:
     check_fits(inputs.data, settings)
     runner, backend = make_runner(adapter, settings)
     if backend is not None:
-        check_losses(adapter, backend, inputs.data.train[0].examples[0])
-    names = [source.name for source in inputs.data.train]
-    engine = LocalEngine(adapter, runner, coefficients=inputs.objective.coefficients, source_names=names)
-    return Evaluator(engine, inputs.data.train, settings).run()
+        check_losses(adapter, backend, inputs.data.validation[0].examples[0])
+    engine = LocalEngine(adapter, runner, coefficients=inputs.objective.coefficients)
+    return Evaluator(engine, inputs.data.validation, settings).run()
