@@ -100,6 +100,7 @@ def test_a_faulty_environment_does_not_end_training(base: Path, tmp_path: Path) 
     [
         ({"environment": {"name": "mth"}}, "Did you mean 'math'"),
         ({"arguments": {"max_tokens": 3}}, "no argument 'max_tokens'"),
+        ({"arguments": {"chat_template": "x"}}, "chat_template is settled by the training itself"),
         ({"num_tasks": 5000}, "the validation split has 1,000 tasks"),
         ({"policies": {"bob": {"name": "random"}}}, "the environment's agents are agent"),
     ],

@@ -96,6 +96,8 @@ def test_agents_are_scored_apart_where_there_are_several() -> None:
 
 def test_a_reward_of_zeros_and_ones_has_the_interval_of_a_rate() -> None:
     assert scored([episode(n, True, reward=1.0) for n in range(20)]).reward.low < 0.9
+    turns = scored([episode(n, True) for n in range(20)]).turns
+    assert (turns.value, turns.low, turns.high) == (1, 1, 1)
     graded = scored([episode(n, True, reward=n / 2) for n in range(5)]).reward
     assert graded.value == 1.0
     assert graded.high - graded.value == pytest.approx(graded.value - graded.low)

@@ -113,8 +113,7 @@ class TrainingRollouts:
         from understudy.policies.local import LocalPolicy
 
         profile = self._renderer.profile.model_dump(mode="json", exclude_defaults=True)
-        arguments = {"profile": profile, **self._config.arguments}
-        local = LocalPolicy.of(model, self._renderer.tokenizer, **arguments)
+        local = LocalPolicy.of(model, self._renderer.tokenizer, profile=profile, **self._config.arguments)
         environment = make_component("environments", self._config.environment)
         made = make_policies(self._collection, environment.agents)
         return {agent: policy if agent in self._config.policies else local for agent, policy in made.items()}

@@ -111,8 +111,8 @@ def score(outcomes: Sequence[Outcome], *, k: Sequence[int] = (1,), confidence: f
     sound = [outcome for outcome in outcomes if outcome.error is None]
     successes = list(by_task(sound, lambda outcome: outcome.success).values())
 
-    def mean(value: Callable[[Outcome], float | None]) -> Estimate | None:
-        return _mean(list(by_task(sound, value).values()), confidence)
+    def mean(value: Callable[[Outcome], float | None], *, may_be_rate: bool = False) -> Estimate | None:
+        return _mean(list(by_task(sound, value).values()), confidence, may_be_rate=may_be_rate)
 
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.agents))
     return Scores(
@@ -121,8 +121,8 @@ def score(outcomes: Sequence[Outcome], *, k: Sequence[int] = (1,), confidence: f
         num_episodes=len(outcomes),
         num_errors=len(outcomes) - len(sound),
         num_known=sum(map(len, successes)),
-        success=_mean(successes, confidence),
-        reward=mean(lambda outcome: outcome.reward),
+        success=_mean(successes, confidence, may_be_rate=True),
+        reward=mean(lambda outcome: outcome.reward, may_be_rate=True),
         pass_at_k=_pass_at(successes, k),
         turns=mean(lambda outcome: outcome.num_turns),
         prompt_tokens=mean(lambda outcome: outcome.prompt_tokens),
@@ -144,11 +144,11 @@ def by_task(outcomes: Iterable[Outcome], value: Callable[[Outcome], float | None
     return grouped
 
 
-def _mean(outcomes: Outcomes, confidence: float) -> Estimate | None:
+def _mean(outcomes: Outcomes, confidence: float, *, may_be_rate: bool) -> Estimate | None:
     """Return a mean with its interval. One of zeros and ones is a rate, whose interval holds near its bounds too."""
     if not outcomes:
         return None
-    is_rate = all(value in (0, 1) for samples in outcomes for value in samples)
+    is_rate = may_be_rate and all(value in (0, 1) for samples in outcomes for value in samples)
     return success_interval(outcomes, confidence) if is_rate else mean_interval(outcomes, confidence)
 
 

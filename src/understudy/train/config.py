@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from understudy.batching import Layout
 from understudy.config import Component, ConfigModel
@@ -258,7 +258,8 @@ class EvaluationSection(ConfigModel):
     """What it acts in: math, grid, tools, function_gym, or your own."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of policy `local` besides the model: max_new_tokens, temperature, max_batch_size, …"""
+    """Arguments of policy `local`, such as max_new_tokens, temperature or max_batch_size. How the model is loaded and
+    asked is as it is trained."""
 
     policies: dict[str, Component] = Field(default_factory=dict)
     """Who acts for agents that are not the model, by the agent's name."""
@@ -283,6 +284,15 @@ class EvaluationSection(ConfigModel):
 
     episode_timeout_seconds: float | None = Field(None, gt=0)
     """An episode that takes longer ends by a fault; null for no limit."""
+
+    @field_validator("arguments")
+    @classmethod
+    def _of_playing_only(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        loading = ("model", "device", "dtype", "trust_remote_code", "chat_template", "profile")
+        settled = [name for name in loading if name in arguments]
+        if settled:
+            raise ValueError(f"{', '.join(settled)} is settled by the training itself; leave it out")
+        return arguments
 
 
 class TrainConfig(ConfigModel):
