@@ -5,6 +5,7 @@ Each needs its own package, and none is needed: a run's metrics are always in ``
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from understudy.errors import ConfigError, MissingDependency, did_you_mean
+from understudy.errors import ConfigError, MissingDependency, TrainError, did_you_mean
 
 from .config import TrainSection
+
+logger = logging.getLogger(__name__)
 
 # Settings that transformers' TrainingArguments has too: trackers show these as the run's own.
 _SHARED = (
@@ -45,12 +48,13 @@ class Trackers:
     Raises:
         ConfigError: a tracker is unknown.
         MissingDependency: its package is not installed.
+        TrainError: it cannot start, for instance because its server cannot be reached.
     """
 
     def __init__(
         self, names: Sequence[str], folder: Path, config: TrainSection, model: nn.Module, *, num_steps: int
     ) -> None:
-        self._handler: Any = None
+        self._handlers: dict[str, Any] = {}
         if not names:
             return
         from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -63,19 +67,38 @@ class Trackers:
             )
         self._state = TrainerState(is_world_process_zero=True, is_local_process_zero=True, max_steps=num_steps)
         self._control = TrainerControl()
-        callbacks = [DefaultFlowCallback(), *(_callback(name) for name in names)]  # the handler warns without the first
-        self._handler = CallbackHandler(callbacks, model, None, None, None)
-        self._handler.on_train_begin(self._arguments, self._state, self._control)
+        for name in names:
+            # the handler warns without the first
+            self._handlers[name] = CallbackHandler([DefaultFlowCallback(), _callback(name)], model, None, None, None)
+            try:
+                self._handlers[name].on_train_begin(self._arguments, self._state, self._control)
+            except Exception as error:  # foreign code: whatever it raises, this tracker cannot be used
+                raise TrainError(
+                    f"train.report_to: {name} does not start: {type(error).__name__}: {error} (mend: set it up as its "
+                    "own documentation says, or leave it out: metrics.jsonl has all figures)"
+                ) from error
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Send flat metrics. The names of transformers' trainer (``loss``, ``eval_loss``, …) are kept."""
-        if self._handler is not None:
+        if self._handlers:
             self._state.global_step = step
-            self._handler.on_log(self._arguments, self._state, self._control, dict(metrics))
+        self._tell("on_log", dict(metrics))
 
     def close(self) -> None:
-        if self._handler is not None:
-            self._handler.on_train_end(self._arguments, self._state, self._control)
+        """End all trackers."""
+        self._tell("on_train_end")
+
+    def _tell(self, event: str, *details: Any) -> None:
+        """Tell every tracker. One that fails now is left out from here on: no server's fault may cost a run."""
+        for name, handler in list(self._handlers.items()):
+            try:
+                getattr(handler, event)(self._arguments, self._state, self._control, *details)
+            except Exception as error:
+                del self._handlers[name]
+                logger.warning(
+                    "%s failed and gets no more metrics; metrics.jsonl has all: %s: %s",
+                    *(name, type(error).__name__, error),
+                )
 
 
 def check_trackers(names: Sequence[str]) -> None:
