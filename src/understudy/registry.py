@@ -35,6 +35,7 @@ TABLES: dict[str, dict[str, str]] = {
         "grid": "understudy.environments.grid:Grid",
         "tools": "understudy.environments.tools:Tools",
         "function_gym": "understudy.environments.function_gym:FunctionGymEnvironment",
+        "code": "understudy.environments.code:Code",
         "search": "understudy.environments.search:Search",
         "debate": "understudy.environments.debate:Debate",
         "user_gym": "understudy.environments.user_gym:UserGymEnvironment",

@@ -29,7 +29,11 @@ from understudy.formats.rows import dump_row
 from understudy.policies import Policy
 from understudy.policies.random_policy import RandomPolicy
 from understudy.policies.scripted import ExpertPolicy
+from understudy.sandbox import NO_ISOLATION, available_isolation
 from understudy.types import Episode, Message, Tool, ToolCall
+
+# Expert and random policy write harmless programs, so they may run on a machine that isolates none.
+ISOLATION: dict[str, Any] = {} if available_isolation() else {"isolation": NO_ISOLATION}
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "math": [{}, {"kinds": ["expression"], "max_operations": 1}, {"max_operations": 6}],
@@ -41,6 +45,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "tools": [{"level": level} for level in (1, 2, 3, 4, 5)] + [{"level": 1, "num_orders": [1, 2]}],
     "function_gym": [{"level": level} for level in (1, 2)],
+    "code": [{"level": level} | ISOLATION for level in (1, 2, 3)] + [{"expert_mistakes": 0.5} | ISOLATION],
     "search": [{"level": level} for level in (1, 2, 3, 4)],
     "debate": [{"level": level} for level in (1, 2, 3)]
     + [{"level": 1, "simultaneous_openings": True, "num_speeches": 3}, {"turn_order": [["contra", "pro"]]}],
