@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,36 @@ def test_values_of_assistant_messages_are_annotations_of_their_turns() -> None:
         {"score": 0, "advantage": -2.5, "logprobs": [-0.1]},
         {},
     ]
+
+
+def weights(episode: Episode) -> list[float]:
+    return [turn.weight for _, _, turn in episode.turns() if turn.action is not None]
+
+
+def test_advantages_name_what_is_trained() -> None:
+    assert weights(decode(advantages={"4": 0.5})) == [0, 1]
+    assert weights(decode(advantages={"2": 0.0, "4": None})) == [1, 0]
+
+
+def test_without_advantages_of_assistant_messages_all_of_them_are_trained() -> None:
+    assert weights(decode()) == weights(decode(advantages={})) == weights(decode(advantages={"1": 0.5})) == [1, 1]
+
+
+def test_a_flag_of_its_own_has_the_last_word_on_a_message() -> None:
+    flagged = [CHAT[0], CHAT[1], CHAT[2] | {"weight": 0.5}, *CHAT[3:]]
+    assert weights(decode(messages=flagged, advantages={"4": 1.0})) == [0.5, 1]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_a_turn_without_an_advantage_beside_others_comes_back_with_its_weight(weight: float) -> None:
+    episode = decode(advantages={"4": 1.0})
+    first, *rest = episode.trajectories[0].turns
+    trajectory = replace(episode.trajectories[0], turns=(replace(first, weight=weight), *rest))
+    encoded = RECORD.encode(replace(episode, trajectories=(trajectory,)))
+    assert encoded.lost == ()
+    assert ("weight" in encoded.rows[0]["messages"][2]) == (weight > 0)
+    (again,) = RECORD.decode(encoded.rows[0], id="f:1")
+    assert weights(again) == [weight, 1]
 
 
 def test_a_record_comes_back_key_by_key() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from understudy.errors import FormatError
-from understudy.types import JSON, Episode, Turn, tools_from_openai
+from understudy.types import JSON, Episode, Turn, message_weight, tools_from_openai
 from understudy.types.fields import is_finite_number, kind
 
 from .base import Format
@@ -28,6 +28,9 @@ class RecordData(Format):
 
     Values of assistant messages go to `Turn.annotations`, those of others to the metadata under ``record_data``.
     ``record_id`` is the episode's id, ``step`` stands in the metadata. A missing reward stays unknown.
+
+    As in AgentRL, ``advantages`` names what is trained: where some assistant messages have one, the others are context
+    (weight 0), unless a flag of their own says otherwise. Where none has one, all are trained.
     """
 
     name: ClassVar[str] = "record_data"
@@ -46,7 +49,7 @@ class RecordData(Format):
         by_message = {key: _by_index(rest.pop(key, None), key, turns) for key in ANNOTATIONS}
         if rest.get("id") is None and rest.get("record_id") is not None:
             rest["id"] = rest.pop("record_id")
-        annotated, others = _annotate(turns, by_message)
+        annotated, others = _annotate(_weigh(turns, by_message["advantages"]), by_message)
         episode = take_fields(rest, id).build(with_tools(annotated, tools))
         return [replace(episode, metadata=episode.metadata | {"record_data": others}) if others else episode]
 
@@ -65,7 +68,8 @@ class RecordData(Format):
                     by_message.setdefault(key, {})[str(index)] = value
         step = {"step": metadata.pop("step")} if "step" in metadata else {}
         fields = put_fields(replace(episode, metadata=metadata))
-        return write_conversation(episode) | by_message | step | {"record_id": fields.pop("id")} | fields
+        messages = _write_messages(episode, by_message["advantages"])
+        return messages | by_message | step | {"record_id": fields.pop("id")} | fields
 
 
 def _actions(turns: tuple[Turn, ...]) -> list[tuple[int, int]]:
@@ -124,6 +128,37 @@ def _by_index(value: JSON, field: str, turns: tuple[Turn, ...]) -> dict[int, JSO
             raise FormatError(f"expected a finite number, not {one!r:.40}", field=f"{field}[{key}]")
         out[indices[str(key)]] = one
     return out
+
+
+def _left_out(turns: tuple[Turn, ...], advantages: Collection[int]) -> list[tuple[int, int]]:
+    """Return (turn, message) of the actions that have no advantage while others have one, and no flag of their own."""
+    actions = _actions(turns)
+    if not any(index in advantages for _, index in actions):
+        return []
+    return [
+        (k, index)
+        for k, index in actions
+        if index not in advantages and (action := turns[k].action) is not None and message_weight(action) is None
+    ]
+
+
+def _weigh(turns: tuple[Turn, ...], advantages: Collection[int]) -> tuple[Turn, ...]:
+    """Return the turns, those that the advantages leave out without weight."""
+    out = list(turns)
+    for k, _ in _left_out(turns, advantages):
+        out[k] = replace(turns[k], weight=0.0)
+    return tuple(out)
+
+
+def _write_messages(episode: Episode, advantages: Collection[str]) -> dict[str, JSON]:
+    """Return messages and tools; a message has a flag where its weight is not what the advantages say."""
+    row: dict[str, Any] = write_conversation(episode)
+    turns = episode.trajectories[0].turns
+    for k, index in _left_out(turns, [int(key) for key in advantages]):
+        row["messages"][index].pop("weight", None)
+        if turns[k].weight:
+            row["messages"][index]["weight"] = turns[k].weight
+    return row
 
 
 def _annotate(
