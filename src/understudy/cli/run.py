@@ -126,7 +126,7 @@ def _dry_run(config: RunConfig, *, overwrite: bool, start_from: str | None) -> N
     for column in ("stage", "state", "what follows from the stages before"):
         table.add_column(column)
     for one in planned:
-        following = [f"{key}={value}" for key, value in config.following_of(one.stage.name).items()]
+        following = [f"{key}={value}" for key, value in config.following(one.stage.name).items()]
         table.add_row(one.stage.name, one.state, "\n".join(following) or "-")
     results().print(table)
     earlier = [one.state for one in planned if one.stage.name in ("collect", "curate")]

@@ -1,6 +1,7 @@
 """The pipeline: collect, curate, train and evaluate in one folder, each stage once."""
 
-from .config import STAGES, RunConfig
+from .config import RunConfig
+from .following import STAGES
 from .pipeline import PlannedStage, RunResult, StageOutcome, plan, read_run_config, run
 from .stages import StageInterrupted
 

@@ -1,58 +1,20 @@
-"""The config of a run: the stages' own configs under one roof, and what of them follows from the stages before.
-
-The stages of a run stand in folders of one folder, and read what the one before has written. So paths, the environment
-of the evaluation and the model that is evaluated follow, and need not be given. A given value that differs from what
-follows is refused: it would quietly take a stage out of the run.
-"""
+"""The config of a run: the stages' own configs under one roof, with what follows filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
-from understudy.api.train import TINY_BASE
 from understudy.collect import CollectConfig
 from understudy.config import ConfigModel
 from understudy.curate import CurateConfig
 from understudy.evaluate import EvaluateConfig
-from understudy.models.export import FINAL
-from understudy.rendering import ServerProfile
-from understudy.train.config import RenderingSection, TrainConfig
+from understudy.train.config import TrainConfig
 from understudy.train.resume import leaves
 
-STAGES = ("collect", "curate", "train", "evaluate")
-"""The stages in the order in which they run, each also the name of its section, its folder and its command."""
-
-Keys = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Following:
-    """A value that follows from other keys.
-
-    Args:
-        keys: the way to it from the top of the config.
-        value: the value; None where the key must not be given.
-        source: what it follows from, in words.
-        is_default: the user may give another value.
-        is_place: it says where something lies in the run's folder, and so decides nothing else.
-    """
-
-    keys: Keys
-    value: Any
-    source: str
-    is_default: bool = False
-    is_place: bool = False
-
-    @property
-    def key(self) -> str:
-        """The dotted key."""
-        return ".".join(self.keys)
+from .following import STAGES, drop, fill_in, holding
 
 
 class RunConfig(ConfigModel):
@@ -94,201 +56,30 @@ class RunConfig(ConfigModel):
         """The stages that are there, in their order."""
         return tuple(name for name in STAGES if getattr(self, name) is not None)
 
-    def following(self) -> list[Following]:
-        """Return what follows from other keys and holds here."""
-        value = self.model_dump(mode="json")
-        return [found for found in following(value) if _same(_get(value, found.keys), found.value)]
-
-    def following_of(self, stage: str) -> dict[str, Any]:
+    def following(self, stage: str) -> dict[str, Any]:
         """Return what a stage was given of the stages before it, by dotted keys: places, and what is no default."""
         value = self.model_dump(mode="json")
         own = {"output_dir", "seed", "resume"}
         return {
             key.partition(".")[2]: leaf
-            for found in self.following()
+            for found in holding(value)
             if found.keys[0] == stage and found.keys[-1] not in own and (found.is_place or not found.is_default)
-            for key, leaf in leaves(_get(value, found.keys), found.key)
+            for key, leaf in leaves(found.value, found.key)
             if leaf is not None
         }
 
     def own(self) -> dict[str, Any]:
         """Return the resolved config without what follows: it also holds with another `output_dir`."""
         value = self.model_dump(mode="json")
-        for found in self.following():
-            _drop(value, found.keys)
+        for found in holding(value):
+            drop(value, found.keys)
         return value
 
     def settings(self, stage: str) -> dict[str, Any]:
         """Return the resolved config of a stage without the places that follow, so the same wherever the run lies."""
         value = self.model_dump(mode="json")
-        for found in self.following():
+        for found in holding(value):
             if found.is_place:
-                _drop(value, found.keys)
+                drop(value, found.keys)
         section: dict[str, Any] = value[stage]
         return section
-
-
-def fill_in(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's keys with what follows from the others.
-
-    Raises:
-        ValidationError: a key contradicts what follows; names all of them.
-    """
-    out: dict[str, Any] = _copy(value)
-    refused: list[InitErrorDetails] = []
-    for found in following(out):
-        given = _get(out, found.keys)
-        if given is _ABSENT:
-            if found.value is not None:
-                _set(out, found.keys, _copy(found.value))
-        elif not (given is _UNREACHABLE or found.is_default or _same(given, found.value)):
-            refused.append(_refusal(found, given))
-    if refused:
-        raise ValidationError.from_exception_data("RunConfig", refused)
-    return out
-
-
-def following(value: Mapping[str, Any]) -> Iterator[Following]:
-    """Yield what follows from the other keys of a config that may still have faults.
-
-    Each is to be filled in before the next is asked for.
-    """
-    output_dir = value.get("output_dir")
-    folder = Path(output_dir) if isinstance(output_dir, str) else Path()
-    there = [name for name in STAGES if isinstance(value.get(name), Mapping)]
-    for name in there:
-        yield Following((name, "output_dir"), str(folder / name), "output_dir", is_place=True)
-        seed = (name, "train", "seed") if name == "train" else (name, "seed")
-        yield Following(seed, value.get("seed", 0), "seed", is_default=True)
-    if "collect" in there and "curate" in there:
-        yield Following(("curate", "path"), str(folder / "collect"), "the collect stage", is_place=True)
-    if "train" in there:
-        yield from _of_train(value, folder, there)
-    if "evaluate" in there:
-        if "collect" in there:
-            yield Following(("evaluate", "environment"), value["collect"].get("environment"), "collect.environment")
-            yield Following(("evaluate", "max_turns"), _max_turns(value), "collect.max_turns", is_default=True)
-        if "train" in there:
-            yield from _of_trained_model(value, folder)
-
-
-def _of_train(value: Mapping[str, Any], folder: Path, there: list[str]) -> Iterator[Following]:
-    """Yield what training reads."""
-    yield Following(("train", "resume"), "auto", "that a run goes on where it was")
-    data: Keys = ("train", "data")
-    if "curate" in there:
-        kind = value["curate"].get("output_format", "jsonl")
-        chosen = str(folder / "curate" / f"train.{kind}")
-        yield Following((*data, "path"), chosen, "the curate stage", is_place=True)
-        if value["curate"].get("validation_split"):
-            held_out = str(folder / "curate" / f"validation.{kind}")
-            yield Following((*data, "validation_path"), held_out, "curate.validation_split", is_place=True)
-    elif "collect" in there:
-        yield Following((*data, "path"), str(folder / "collect"), "the collect stage", is_place=True)
-    if "collect" in there and isinstance(value["train"].get("evaluation"), Mapping):
-        playing: Keys = ("train", "evaluation")
-        environment = value["collect"].get("environment")
-        yield Following((*playing, "environment"), environment, "collect.environment", is_default=True)
-        yield Following((*playing, "max_turns"), _max_turns(value), "collect.max_turns", is_default=True)
-    if "collect" in there or "curate" in there:
-        yield Following((*data, "sources"), None, "the stages before, whose episodes are trained on")
-
-
-def _of_trained_model(value: Mapping[str, Any], folder: Path) -> Iterator[Following]:
-    """Yield what is evaluated once a model is trained: it, against itself before, played as it was trained."""
-    train = value["train"]
-    model, rendering, settings, data = (_section(train, name) for name in ("model", "rendering", "train", "data"))
-    defaults = _copy(RenderingSection().model_dump(mode="json"))
-    profile = {key: item for key, item in rendering.items() if key in ServerProfile.model_fields}
-    playing = {
-        "profile": {key: item for key, item in profile.items() if _copy(item) != defaults[key]},
-        "chat_template": rendering.get("chat_template"),
-        "trust_remote_code": model.get("trust_remote_code"),
-        "device": settings.get("device") if settings.get("device") != "auto" else None,
-    }
-    policy: Keys = ("evaluate", "policy")
-    yield Following((*policy, "name"), "local", "the train stage")
-    final = str(folder / "train" / FINAL)
-    yield Following((*policy, "arguments", "model"), final, "the train stage", is_place=True)
-    for name, argument in playing.items():
-        if argument:
-            yield Following((*policy, "arguments", name), argument, "the train stage", is_default=True)
-    arguments = _get(value, (*policy, "arguments"))
-    if isinstance(arguments, Mapping):
-        before = model["path"] if model.get("path") is not None else str(folder / "train" / TINY_BASE)
-        baseline = {"name": "local", "arguments": {**arguments, "model": before}}
-        yield Following(("evaluate", "baseline"), baseline, "train.model", is_default=True, is_place=True)
-    if data.get("validation_path") is not None:
-        loss: Keys = ("evaluate", "loss")
-        held_out = data["validation_path"]
-        source = "train.data.validation_path"
-        yield Following((*loss, "data_path"), held_out, source, is_default=True, is_place=True)
-        for name in ("rendering", "objective"):
-            if _section(train, name):
-                yield Following((*loss, name), train[name], f"train.{name}", is_default=True)
-
-
-def _max_turns(value: Mapping[str, Any]) -> Any:
-    return value["collect"].get("max_turns", CollectConfig.model_fields["max_turns"].default)
-
-
-def _section(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = value.get(name)
-    return section if isinstance(section, Mapping) else {}
-
-
-_ABSENT = object()
-_UNREACHABLE = object()
-
-
-def _refusal(found: Following, given: Any) -> InitErrorDetails:
-    reason = f"follows from {found.source}"
-    reason += f" and is {found.value!r}, got {given!r}; leave it out" if found.value is not None else "; leave it out"
-    kind = PydanticCustomError("value_error", "{reason}", {"reason": reason})
-    return InitErrorDetails(type=kind, loc=found.keys, input=given)
-
-
-def _get(value: Any, keys: Keys) -> Any:
-    """Return the value at a way of keys; `_ABSENT` where it may be put, `_UNREACHABLE` where the way is no section."""
-    for key in keys:
-        if not isinstance(value, Mapping):
-            return _UNREACHABLE
-        if key not in value:
-            return _ABSENT
-        value = value[key]
-    return value
-
-
-def _set(value: dict[str, Any], keys: Keys, new: Any) -> None:
-    for key in keys[:-1]:
-        value = value.setdefault(key, {})
-    value[keys[-1]] = new
-
-
-def _drop(value: dict[str, Any], keys: Keys) -> None:
-    """Delete a value, and the sections that it leaves empty below the stage's own."""
-    parents = [value]
-    for key in keys[:-1]:
-        parents.append(parents[-1][key])
-    for depth in range(len(keys) - 1, 0, -1):
-        if depth == len(keys) - 1 or not parents[depth][keys[depth]]:
-            del parents[depth][keys[depth]]
-
-
-def _copy(value: Any) -> Any:
-    """Return plain mappings and lists; of a config object only what was given, so that the rest can still follow."""
-    if isinstance(value, ConfigModel):
-        value = value.model_dump(mode="json", exclude_unset=True)
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _same(given: Any, value: Any) -> bool:
-    """Return whether a given value says the same: paths may be written in several ways, empty arguments left out."""
-    if isinstance(given, str) and isinstance(value, str):
-        return Path(given) == Path(value)
-    if isinstance(given, Mapping) and isinstance(value, Mapping):
-        ours, theirs = ({key: item for key, item in one.items() if item != {}} for one in (given, value))
-        return ours.keys() == theirs.keys() and all(_same(ours[key], theirs[key]) for key in ours)
-    return bool(given == value)

@@ -22,7 +22,8 @@ from understudy.runs import RunFolder, format_seconds
 from understudy.train.launch import world_size
 from understudy.train.resume import leaves
 
-from .config import STAGES, RunConfig
+from .config import RunConfig
+from .following import STAGES
 from .markers import Marker, Markers, changed_files
 from .stages import AnyStage, make_stages
 
@@ -159,8 +160,8 @@ def plan(config: RunConfig, *, start_from: str | None = None, overwrite: bool = 
         raise ConfigError(f"cannot start from {start_from!r}: this run has the stages {', '.join(names)}.{near}")
     if world_size() > 1:
         raise ConfigError(
-            "a run is one process, but a launcher has started several; run the stages before training like this, and "
-            "train alone: torchrun … understudy train OUT/train/config.yaml"
+            "a run is one process, but a launcher has started several; to train on several devices run the stages "
+            "before training (train=null evaluate=null), then torchrun … understudy train, then understudy evaluate"
         )
     if not overwrite:
         _check_is_run(Path(config.output_dir))
@@ -245,7 +246,7 @@ def _run_stage(
 def _beginning(planned: PlannedStage, config: RunConfig) -> str:
     """Say that a stage begins, with what it was given of the stages before."""
     text = {"new": "starting", "begun": "going on", "done": "done"}[planned.state]
-    following = [f"{key}={value}" for key, value in config.following_of(planned.stage.name).items()]
+    following = [f"{key}={value}" for key, value in config.following(planned.stage.name).items()]
     return ", ".join([text, *([planned.changes] if planned.changes else []), *following])
 
 
