@@ -73,7 +73,7 @@ def curate(
     _check_agents(config, candidates)
     kept, reports = apply_rules(rules_of(config), candidates)
     if not kept:
-        raise ConfigError(f"no episode is left of {len(candidates):,}; {_account(reports)}")
+        raise ConfigError(f"no episode is left of {len(candidates):,}; {_account(reports)}{_hint(config, candidates)}")
     parts: dict[str, Chosen] = {"train": {}, "validation": {}}
     for candidate in kept:
         name = "validation" if is_held_out(candidate, config.validation_split, config.seed) else "train"
@@ -122,6 +122,14 @@ def _check_sources(source: list[str], targets: Iterable[Path], *, overwrite: boo
             raise ConfigError(f"{target}: is one of the files to read; name another output_dir")
         if target.exists() and not overwrite:
             raise ConfigError(f"{target}: exists already; --overwrite replaces it")
+
+
+def _hint(config: CurateConfig, candidates: Iterable[Candidate]) -> str:
+    """Say where agents succeeded though no episode did, as when one of them can only win against the others."""
+    num = sum(any(candidate.agent_successes) for candidate in candidates)
+    if not (config.only_success and config.success_of == "env" and num):
+        return ""
+    return f". {num:,} episodes have agents that succeeded: success_of=agent keeps their trajectories"
 
 
 def _check_agents(config: CurateConfig, candidates: Iterable[Candidate]) -> None:
