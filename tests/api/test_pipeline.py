@@ -259,6 +259,20 @@ def test_stages_can_be_left_out(finished: RunResult, tmp_path: Path) -> None:
     assert {e.environment for e in read_episodes(str(tmp_path / "model" / "evaluate" / "baseline"))} == {"math"}
 
 
+def test_a_model_that_was_there_and_an_adapter_for_it_are_compared_with_that_model(base: Path, tmp_path: Path) -> None:
+    sections = {
+        "collect": SMALL["collect"] | {"output_format": "jsonl.zst"},
+        "curate": {"output_format": "parquet"},
+        "train": SMALL["train"] | {"model": {"path": str(base)}, "lora": {"lora_r": 2}},
+    }
+    result = run(small(tmp_path / "run", **sections))
+    evaluated = result.outcome("evaluate")
+    assert evaluated is not None
+    assert (tmp_path / "run" / "train" / "final" / "adapter_config.json").exists()
+    assert evaluated.result.baseline_label == f"local {base}"
+    assert evaluated.result.label == f"local {tmp_path}/run/train/final"
+
+
 def test_without_an_earlier_stage_its_result_has_to_be_given(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"curate.data_path: is required"):
         run(small(tmp_path / "run", collect=None))
