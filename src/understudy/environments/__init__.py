@@ -13,6 +13,7 @@ from .base import (
     Score,
     Step,
 )
+from .multi_agent import MultiAgentEnvironment
 from .tasks import SPLITS, TaskSet, split_of, split_tasks, task_key
 from .tool_environment import ToolEnvironment, calls, says, system, user
 from .toolbox import Toolbox, ToolError
@@ -26,6 +27,7 @@ __all__ = [
     "HasScore",
     "HasSnapshots",
     "HasTasks",
+    "MultiAgentEnvironment",
     "Observation",
     "Reward",
     "Score",
