@@ -54,6 +54,31 @@ def test_what_cannot_work_is_refused_with_its_reason_and_leaves_no_checkpoint(
     assert not (tmp_path / "run" / "final").exists()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ACCELERATE_USE_FSDP", "true", "told to use FSDP, but every process holds a whole copy"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "told to use DeepSpeed"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "set train.bf16: true, or launch with --mixed_precision no"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8", "told to compute in fp8"),
+    ],
+)
+def test_what_accelerate_was_asked_for_and_training_would_not_do_is_refused(
+    base, tmp_path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=said):
+        train(base, tmp_path / "run")
+
+
+def test_what_accelerate_was_asked_for_may_agree_with_the_config(
+    base, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert train(base, tmp_path / "run", train={"bf16": True, "max_steps": 1}).step == 1
+
+
 def test_an_optimiser_that_is_not_installed_is_named(base, tmp_path) -> None:
     pytest.importorskip("torch")
     try:

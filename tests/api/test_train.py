@@ -174,6 +174,12 @@ def test_tied_embeddings_can_be_trained_whole_beside_an_adapter(base, tmp_path) 
     assert after.get_input_embeddings().weight is after.get_output_embeddings().weight
 
 
+def test_a_checkpoint_can_be_saved_once_an_epoch(base, tmp_path) -> None:
+    epochs = {"max_steps": None, "num_train_epochs": 2, "save_steps": None}
+    train(base, tmp_path / "run", train=epochs)  # six episodes, two a step
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
+
+
 # Best checkpoints and early stopping.
 
 # At this rate the validation loss jumps up and down.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_a_tracker_that_fails_later_is_told_of_once_and_the_others_go_on(
         "fails_later failed and gets no more metrics; metrics.jsonl has all: OSError: connection reset"
     ]
     assert Recording.told == [(1, {"loss": 2.0}), (2, {"loss": 1.0})]
+
+
+def test_a_tracker_finds_its_project_where_it_looks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found: list[str | None] = []
+
+    class LooksUp(TrainerCallback):
+        def on_train_begin(self, args: Any, *_: Any, **__: Any) -> None:
+            found.append(os.environ.get("WANDB_PROJECT"))
+            found.append(args.project)
+
+    table = {"wandb": LooksUp, "trackio": LooksUp}
+    monkeypatch.setattr(integration_utils, "INTEGRATION_TO_CALLBACK", table)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    Trackers(["wandb", "trackio"], tmp_path, TrainSection(project="agents"), nn.Linear(1, 1), num_steps=2)
+    assert found == ["agents", "agents", "mine", "agents"]
+    assert os.environ["WANDB_PROJECT"] == "mine"
+    Trackers(["wandb"], tmp_path, TrainSection(), nn.Linear(1, 1), num_steps=2)
+    assert found[4] == "mine"
 
 
 def test_unknown_and_absent_trackers_are_errors_before_anything_starts() -> None:

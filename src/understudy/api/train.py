@@ -16,7 +16,7 @@ from understudy.errors import ConfigError
 from understudy.runs import RunFolder
 from understudy.train.config import ModelSection, TrainConfig
 from understudy.train.data import EpisodeSource
-from understudy.train.launch import rank
+from understudy.train.launch import check_launcher, rank
 from understudy.types import Episode
 
 from .datasets import Dataset, open_sources
@@ -159,6 +159,7 @@ def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> Non
     Raises:
         ConfigError, MissingDependency
     """
+    check_launcher("bf16" if config.train.bf16 else "fp16" if config.train.fp16 else "no")
     holds_out = config.data.holds_out or any(source.held_out for source in sources)
     needs = {
         "train.early_stopping_patience": config.train.early_stopping_patience is not None,

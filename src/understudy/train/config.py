@@ -76,7 +76,7 @@ class RenderingSection(ServerProfile):
 class ObjectiveSection(ConfigModel):
     """What is trained."""
 
-    name: str = "behavioral_cloning"
+    name: str = Field("behavioral_cloning", validation_alias="mode")
     """behavioral_cloning (actions), world_model (what the environment answers), combined (both in one forward pass), or
     package.module:Class."""
 
@@ -202,8 +202,9 @@ class TrainSection(ConfigModel):
     torch_compile: bool = False
     """Compile the model with torch.compile."""
 
-    save_steps: int = Field(500, ge=0)
-    """Save a checkpoint after every so many steps; 0 for none on the way. The end is always saved."""
+    save_steps: int | None = Field(500, ge=0)
+    """Save a checkpoint after every so many steps; null for once an epoch, 0 for none on the way. The end is always
+    saved."""
 
     save_total_limit: int | None = Field(None, ge=1)
     """Keep only the newest checkpoints; the best one is kept beside them. Null keeps all."""
@@ -231,8 +232,12 @@ class TrainSection(ConfigModel):
     """Trackers that get the metrics too: tensorboard, wandb, swanlab, mlflow, trackio, …, each through its own package.
     metrics.jsonl is always written. `none` or an empty list for none."""
 
-    run_name: str | None = None
+    run_name: str | None = Field(None, validation_alias="wandb_run_name")
     """Name of the run in trackers; by default the output folder's."""
+
+    project: str | None = Field(None, validation_alias="wandb_project")
+    """Name of the project in trackers that have projects (MLflow: the experiment); by default what the tracker's own
+    settings say."""
 
     @model_validator(mode="after")
     def _make_sense_together(self) -> Self:

@@ -45,6 +45,7 @@ _FREE = frozenset(
         "train.early_stopping_threshold",
         "train.report_to",
         "train.run_name",
+        "train.project",
     }
 )
 _FREE_IN_SOURCES = frozenset({"path", "format"})

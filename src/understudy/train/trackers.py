@@ -6,6 +6,7 @@ Each needs its own package, and none is needed: a run's metrics are always in ``
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,17 @@ _SHARED = (
 )
 
 
+# Where transformers' integrations look a project's name up when they start. Trackio's comes with the arguments.
+_PROJECT_VARIABLES = {
+    "clearml": "CLEARML_PROJECT",
+    "comet_ml": "COMET_PROJECT_NAME",
+    "mlflow": "MLFLOW_EXPERIMENT_NAME",
+    "neptune": "NEPTUNE_PROJECT",
+    "swanlab": "SWANLAB_PROJECT",
+    "wandb": "WANDB_PROJECT",
+}
+
+
 class Trackers:
     """Sends metrics to the named trackers.
 
@@ -61,6 +73,8 @@ class Trackers:
         from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 
         shared = {name: getattr(config, name) for name in _SHARED}
+        if config.project is not None:
+            shared["project"] = config.project
         with _silent():  # it warns of a process group that it did not make itself
             self._arguments = TrainingArguments(
                 output_dir=str(folder), run_name=config.run_name or folder.name, report_to=[], **shared
@@ -71,7 +85,8 @@ class Trackers:
             # the handler warns without the first
             self._handlers[name] = CallbackHandler([DefaultFlowCallback(), _callback(name)], model, None, None, None)
             try:
-                self._handlers[name].on_train_begin(self._arguments, self._state, self._control)
+                with _project(name, config.project):
+                    self._handlers[name].on_train_begin(self._arguments, self._state, self._control)
             except Exception as error:  # foreign code: whatever it raises, this tracker cannot be used
                 raise TrainError(
                     f"train.report_to: {name} does not start: {type(error).__name__}: {error} (mend: set it up as its "
@@ -109,6 +124,24 @@ def check_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         _callback(name)
+
+
+@contextmanager
+def _project(tracker: str, project: str | None) -> Iterator[None]:
+    """Let a tracker that starts find its project's name where it looks for it."""
+    variable = _PROJECT_VARIABLES.get(tracker)
+    if project is None or variable is None:
+        yield
+        return
+    before = os.environ.get(variable)
+    os.environ[variable] = project
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Trainer:
             called on the main rank.
         facts: JSON that is saved with every checkpoint, to hold a resumed run against.
         num_steps: of the whole run.
-        steps_per_epoch: between two validations when `eval_steps` does not say.
+        steps_per_epoch: between two validations, or two checkpoints, where `eval_steps` or `save_steps` is null.
         play: plays with the model as it is after so many steps, and returns figures; None for no playing.
     """
 
@@ -131,6 +131,7 @@ class Trainer:
         self._facts = dict(facts)
         self._num_steps = num_steps
         self._eval_steps = config.eval_steps or steps_per_epoch
+        self._save_steps = steps_per_epoch if config.save_steps is None else config.save_steps
         self._play = play
         self._saved_step = self.state.step  # a run begins at 0, with nothing to save, or at a checkpoint
         self._epoch = 0.0
@@ -152,7 +153,7 @@ class Trainer:
                 if self._due(self._eval_steps):
                     self._evaluate()
                 received = stop.received(self._device)
-                if received or self._is_out_of_patience() or self._due(self._config.save_steps):
+                if received or self._is_out_of_patience() or self._due(self._save_steps):
                     self._save()
                 if received:
                     return Ended(self.state.step, self._loss, self._eval_loss, received)
