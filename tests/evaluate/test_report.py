@@ -170,6 +170,8 @@ def test_lost_and_won_tasks_take_turns_before_the_others() -> None:
     results += [result(5, False, True), result(6, False, True), result(7, True, False), result(8, False, False)]
     assert [one.number for one in most_telling(results, 6)] == [7, 5, 6, 8, 0, 1]
     assert most_telling(results, 0) == []
+    many = [result(n, False, True) for n in range(20)] + results[:2]
+    assert [one.kind for one in most_telling(many, 8)] == ["won"] * 6 + ["solved"] * 2
 
 
 def conversation(*actions: str, **given: Any) -> Episode:

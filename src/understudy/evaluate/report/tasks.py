@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import Literal
 
 from understudy.evaluate.findings import Side
@@ -59,14 +59,18 @@ def task_results(policy: Side, baseline: Side | None) -> list[TaskResult]:
 
 
 def most_telling(results: Sequence[TaskResult], num: int) -> list[TaskResult]:
-    """Choose tasks to look at: first those whose result differs, lost and won in turn, then some of each other kind."""
+    """Choose tasks to look at: first those whose result differs, lost and won in turn, then some of each other kind.
+
+    A quarter of the places is for the others, which say where both fail.
+    """
 
     def of(kind: Kind) -> list[TaskResult]:
         return [result for result in results if result.kind == kind]
 
-    differing = _in_turn([of("lost"), of("won")])
-    others = _in_turn([of("failed"), of("unknown"), of("partly"), of("solved")])
-    return [result for result, _ in zip(chain(differing, others), range(num), strict=False)]
+    differing = list(_in_turn([of("lost"), of("won")]))
+    others = list(_in_turn([of("failed"), of("unknown"), of("partly"), of("solved")]))
+    num_differing = num - min(num // 4, len(others))
+    return (differing[:num_differing] + others)[:num]
 
 
 def rate(outcomes: Sequence[Outcome]) -> float | None:
