@@ -15,6 +15,8 @@ import argparse
 import signal
 from typing import TYPE_CHECKING
 
+from understudy.registry import TABLES
+
 from .configuring import add_config_arguments, read_config
 from .console import messages, show_log
 from .parser import Parser
@@ -22,14 +24,15 @@ from .parser import Parser
 if TYPE_CHECKING:
     from understudy.collect import CollectResult
 
-EPILOG = """
+EPILOG = f"""
 examples:
   understudy collect environment.name=math policy.name=expert num_episodes=500 output_dir=data/math
   understudy collect my.yaml samples_per_task=4 policy.arguments.temperature=1.0
   understudy collect my.yaml policy.name=endpoint policy.arguments.model=Qwen/Qwen3-8B \\
       policy.arguments.base_url=http://localhost:8000/v1
 
-environments: math, grid, tools, function_gym, package.module:Class or file.py:Class
+environments: {", ".join(TABLES["environments"])},
+package.module:Class or file.py:Class
 policies: expert, endpoint, local, random, replay, or your own likewise
 
 exit status: 0 all episodes are there; 1 it stopped, or some ended by a fault; 2 the command or a config is wrong;

@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from understudy.errors import ConfigError
+from understudy.registry import TABLES
 
 from .console import messages, results
 from .parser import Parser, one_of
@@ -26,6 +27,7 @@ examples:
   understudy play grid puzzle=sokoban size=6
   understudy play tools level=3 --task 12 --split test
   understudy play math --policy expert
+  understudy play team --agent planner --others expert
   understudy play examples/environments/number_guessing.py:NumberGuessing
 
 exit status: 0 played to the end; 1 you left, or something failed; 2 the command is wrong
@@ -33,7 +35,8 @@ exit status: 0 played to the end; 1 you left, or something failed; 2 the command
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("environment", metavar="ENV", help="math, grid, tools, function_gym, or your own file.py:Class")
+    known = ", ".join(TABLES["environments"])
+    parser.add_argument("environment", metavar="ENV", help=f"{known}, or your own file.py:Class")
     parser.add_argument("arguments", nargs="*", metavar="KEY=VALUE", help="arguments of the environment")
     parser.add_argument("--task", type=int, default=0, metavar="N", help="which task of the split (default: 0)")
     parser.add_argument(

@@ -13,7 +13,7 @@ class CollectConfig(ConfigModel):
     """Which episodes are collected, and how."""
 
     environment: Component
-    """What the agents act in: math, grid, tools, function_gym, or your own."""
+    """What the agents act in: math, grid, tools, search, team, … (see environments.md), or your own."""
 
     policy: Component | None = None
     """Who acts: expert, endpoint, local, random, replay, or your own. For every agent that `policies` does not name."""
