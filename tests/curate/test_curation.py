@@ -230,6 +230,19 @@ def test_a_task_is_held_out_with_all_its_plays_and_stays_there_when_the_data_gro
     assert set(ids(other.validation)) != held_out
 
 
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_side_of_the_split_is_empty(tmp_path: Path, share: float, seed: int) -> None:
+    result = run(tmp_path, [episode(n, task=n % 3) for n in range(9)], validation_split=share, seed=seed)
+    assert result.num_train in (3, 6)
+    assert result.num_train + result.num_validation == 9
+
+
+def test_a_single_task_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="all 3 episodes that are left are of one task"):
+        run(tmp_path, [episode(n, task=1) for n in range(3)], validation_split=0.5)
+
+
 def test_rules_follow_each_other_in_the_configs_order(tmp_path: Path) -> None:
     episodes = [episode(n, task=n % 5, reward=n / 20, success=n % 2 == 0) for n in range(20)]
     result = run(tmp_path, episodes, max_trajectories=2, best_of_n=1, only_success=True, min_reward_threshold=0.3)

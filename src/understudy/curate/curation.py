@@ -14,7 +14,7 @@ from understudy.runs import write_atomically
 from understudy.types import Episode
 
 from .config import CurateConfig
-from .rules import Candidate, Encode, RuleReport, apply_rules, is_held_out, rules_of, summarise
+from .rules import Candidate, Encode, RuleReport, apply_rules, held_out_tasks, rules_of, summarise
 from .statistics import EpisodeStatistics
 
 REPORT = "curation_stats.json"
@@ -74,9 +74,15 @@ def curate(
     kept, reports = apply_rules(rules_of(config), candidates)
     if not kept:
         raise ConfigError(f"no episode is left of {len(candidates):,}; {_account(reports)}{_hint(config, candidates)}")
+    held_out = held_out_tasks(kept, config.validation_split, config.seed)
+    if config.validation_split and not held_out:
+        raise ConfigError(
+            f"validation_split: all {len(kept):,} episodes that are left are of one task, which stays on one side; set "
+            "it to 0, or add episodes of other tasks"
+        )
     parts: dict[str, Chosen] = {"train": {}, "validation": {}}
     for candidate in kept:
-        name = "validation" if is_held_out(candidate, config.validation_split, config.seed) else "train"
+        name = "validation" if candidate.task in held_out else "train"
         parts[name][candidate.index] = candidate.trajectories
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in targets.items():

@@ -308,10 +308,27 @@ def apply_rules(rules: Iterable[Rule], candidates: Sequence[Candidate]) -> tuple
     return left, reports
 
 
-def is_held_out(candidate: Candidate, share: float, seed: int) -> bool:
-    """Say whether a candidate's task is among those that are held out. It depends on task and seed alone."""
-    digest = hashlib.sha256(f"{seed}/{candidate.task}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+def held_out_tasks(candidates: Iterable[Candidate], share: float, seed: int) -> frozenset[str]:
+    """Return the tasks that are held out: those whose hash with the seed lies within the share.
+
+    So a task stays on its side when the data grows. Where that would leave one side empty, the task whose hash is
+    nearest to the edge changes sides; a single task cannot be split and is trained on.
+    """
+    places = {candidate.task: _place(candidate.task, seed) for candidate in candidates}
+    if not share or len(places) < 2:
+        return frozenset()
+    held_out = {task for task, place in places.items() if place < share}
+    if not held_out:
+        held_out = {min(places, key=places.__getitem__)}
+    elif len(held_out) == len(places):
+        held_out.remove(max(places, key=places.__getitem__))
+    return frozenset(held_out)
+
+
+def _place(task: str, seed: int) -> float:
+    """Return a task's place between 0 and 1."""
+    digest = hashlib.sha256(f"{seed}/{task}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _env_success(candidate: Candidate) -> str | None:
