@@ -108,6 +108,13 @@ def test_values_that_would_weigh_the_loss_wrongly_are_refused(values: Any, field
     assert caught.value.field == field
 
 
+def test_values_may_be_json_text() -> None:
+    assert decode(scores='{"2": 0.5}', advantages="{}") == decode(scores={"2": 0.5})
+    with pytest.raises(FormatError) as caught:
+        decode(scores="{2: 0.5}")
+    assert caught.value.field == "scores"
+
+
 def test_a_missing_reward_stays_unknown() -> None:
     assert decode().reward is None
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from understudy.errors import FormatError
 from understudy.types import JSON, Episode, Turn, message_weight, tools_from_openai
-from understudy.types.fields import is_finite_number, kind
+from understudy.types.fields import is_finite_number, kind, parse_json
 
 from .base import Format
 from .episode_fields import put_fields, take_fields, with_tools
@@ -114,6 +114,8 @@ def _by_index(value: JSON, field: str, turns: tuple[Turn, ...]) -> dict[int, JSO
     """
     if value is None:
         return {}
+    if isinstance(value, str):  # Parquet columns often hold objects as text
+        value = parse_json(value, field, "values")
     if not isinstance(value, Mapping):
         raise FormatError(f"expected an object keyed by message index, not {kind(value)}", field=field)
     indices = {str(index): index for index in range(_num_messages(turns))}
