@@ -1,6 +1,7 @@
 """Ways out of the sandbox, one test for each: files, the environment, the network, other processes, rights.
 
-Where it says `always`, it holds even without isolation, by the filter of system calls.
+Where it says `always`, it holds even without isolation, by the filter of system calls. No way out is taken further than
+to see that it is open, so that a broken sandbox costs a failed test and nothing else.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def test_nothing_can_be_written_outside_of_the_folder(isolation: Isolation, tmp_
     body = """
 written = []
 for path in args[0]:
-    for flags in (os.O_CREAT | os.O_WRONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDWR):
+    for flags in (os.O_CREAT | os.O_WRONLY, os.O_WRONLY, os.O_RDWR):
         try:
             os.close(os.open(path, flags))
             written.append(path)
@@ -179,15 +180,15 @@ for pid in (0, -1, os.getppid(), args[0], args[1], 1):
     if pid == os.getpid():
         continue
     for name, way in (
-        ("kill", lambda: os.kill(pid, 9)),
-        ("killpg", lambda: os.killpg(abs(pid), 9)),
-        ("tgkill", lambda: call(234, pid, pid, 9) == 0 or os.stat("/nowhere")),
-        ("pidfd", lambda: signal.pidfd_send_signal(os.pidfd_open(pid), 9)),
-        ("ptrace", lambda: call(101, 16, pid, 0, 0) == 0 or os.stat("/nowhere")),
-        ("nice", lambda: os.setpriority(os.PRIO_PROCESS, pid, 19)),
-        ("affinity", lambda: os.sched_setaffinity(pid, {0})),
-        ("limit", lambda: pid > 1 and resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1)) or os.stat("/nowhere")),
-        ("queue", lambda: call(129, pid, 9, bytes(128)) == 0 or os.stat("/nowhere")),
+        ("kill", lambda: os.kill(pid, 0)),
+        ("killpg", lambda: os.killpg(abs(pid), 0)),
+        ("tgkill", lambda: call(234, pid, pid, 0) == 0 or os.stat("/nowhere")),
+        ("pidfd", lambda: signal.pidfd_send_signal(os.pidfd_open(pid), 0)),
+        ("ptrace", lambda: call(101, 0x4206, pid, 0, 0) == 0 or os.stat("/nowhere")),
+        ("nice", lambda: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))),
+        ("affinity", lambda: os.sched_setaffinity(pid, os.sched_getaffinity(pid))),
+        ("limit", lambda: pid > 1 and resource.prlimit(pid, resource.RLIMIT_CPU) or os.stat("/nowhere")),
+        ("queue", lambda: call(129, pid, 0, bytes(128)) == 0 or os.stat("/nowhere")),
     ):
         try:
             way()
@@ -236,7 +237,7 @@ call = ctypes.CDLL(None, use_errno=True).syscall
 tries = [
     lambda: os.setuid(0), lambda: os.setgroups([0]), lambda: os.chroot("/tmp"), lambda: os.chown("/tmp", 0, 0),
     lambda: call(272, 0x10000000) == 0 or os.stat("/nowhere"),
-    lambda: call(165, b"proc", b"/tmp", b"proc", 0, 0) == 0 or os.stat("/nowhere"),
+    lambda: call(165, b"", b"/tmp", b"no such system", 0, 0) == -1 and ctypes.get_errno() == 1 and os.stat("/nowhere"),
     lambda: call(425, 8, bytes(120)) >= 0 or os.stat("/nowhere"),
     lambda: call(321, 0, bytes(120), 120) >= 0 or os.stat("/nowhere"),
     lambda: os.mknod("disk", 0o60666, os.makedev(254, 0)),

@@ -133,6 +133,21 @@ def test_a_jail_that_died_is_started_again_and_what_ran_in_it_is_a_fault() -> No
     assert asyncio.run(sandbox.run("")).reason == "ok"
 
 
+@here
+def test_a_program_that_takes_long_gives_way_to_everybody() -> None:
+    sandbox = Sandbox(Limits(cpu_seconds=5))
+
+    async def policies() -> set[int]:
+        under_way, found = asyncio.create_task(sandbox.run("while True: pass")), set()
+        while os.SCHED_IDLE not in found and not under_way.done():
+            await asyncio.sleep(0.05)
+            found |= {int(fields[38]) for _, fields in _processes() if fields[3] == str(os.getsid(0))}
+        under_way.cancel()
+        return found
+
+    assert os.SCHED_IDLE in asyncio.run(policies())
+
+
 @isolated
 @pytest.mark.parametrize("end", ["cancelled", "killed"])
 def test_no_process_outlives_its_caller(isolation: Isolation, end: str) -> None:

@@ -59,8 +59,7 @@ class Code(ToolEnvironment[CodeState]):
         level: 1 (one line, quick to learn), 2 (two or three steps), 3 (with a branch).
         expert_mistakes: the share of tasks for which the expert begins with a program that fails, and mends it.
         isolation: how programs are isolated, see `Sandbox`.
-        cpu_seconds: the CPU time of one run.
-        memory_mib: the memory of one run.
+        cpu_seconds, wall_seconds, memory_mib: what one run of a program may use, see `Limits`.
         num_tasks, task_seed, max_steps: see `ToolEnvironment`.
 
     Raises:
@@ -76,6 +75,7 @@ class Code(ToolEnvironment[CodeState]):
         expert_mistakes: float = 0.0,
         isolation: Isolation = REQUIRED,
         cpu_seconds: float = 1.0,
+        wall_seconds: float = 10.0,
         memory_mib: float = 256,
         num_tasks: Mapping[str, int] | int | None = None,
         task_seed: int = 0,
@@ -87,7 +87,8 @@ class Code(ToolEnvironment[CodeState]):
             raise ConfigError(f"expert_mistakes is {expert_mistakes!r}; it is a share, from 0 to 1")
         self._level = level
         self._expert_mistakes = expert_mistakes
-        self._sandbox = Sandbox(Limits(cpu_seconds=cpu_seconds, memory_mib=memory_mib), isolation=isolation)
+        limits = Limits(cpu_seconds=cpu_seconds, wall_seconds=wall_seconds, memory_mib=memory_mib)
+        self._sandbox = Sandbox(limits, isolation=isolation)
         super().__init__(num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
 
     def make_toolbox(self) -> Toolbox:
