@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from understudy.collect import CollectConfig, Play, play_all, prepare
 from understudy.collect.collection import make_component, make_policies
 from understudy.config import Component
-from understudy.errors import UnderstudyError
+from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate.scores import Scores, outcome_of, score
 from understudy.formats import write_episodes
 from understudy.policies import Policy
-from understudy.train.config import EvaluationSection, TrainConfig
+from understudy.train.config import TrainConfig
 from understudy.train.launch import rank, world_size
+from understudy.train.playing_config import EvaluationSection
 from understudy.types import Episode
 
 if TYPE_CHECKING:
@@ -35,13 +36,21 @@ MODEL = "the model being trained"
 log = logging.getLogger("understudy.train")
 
 
-def plan_rollouts(config: EvaluationSection) -> list[Play]:
-    """Return which episodes are played.
+def plan_rollouts(config: TrainConfig) -> list[Play]:
+    """Return which episodes are played by a config that asks for playing.
 
     Raises:
-        ConfigError: environment, policies or arguments cannot be used, or there are too few tasks.
+        ConfigError: environment, policies or arguments cannot be used, there are too few tasks, or an agent whose part
+            the model does not learn has no policy.
     """
-    plan, _ = prepare(_collection(config), overwrite=True)
+    assert config.evaluation is not None
+    plan, policies = prepare(_collection(config.evaluation), overwrite=True)
+    learned = config.data.agents
+    for agent in policies:
+        if learned is not None and agent not in learned and agent not in config.evaluation.policies:
+            raise ConfigError(
+                f"evaluation.policies.{agent}: the model learns what {', '.join(learned)} did; say who acts for {agent}"
+            )
     return list(plan)
 
 
@@ -49,22 +58,22 @@ class TrainingRollouts:
     """Plays the same held-out tasks each time it is called; see `understudy.train.playing.Rollouts`.
 
     Args:
-        config: what is played.
+        config: of the training run; its section `evaluation` says what is played.
         renderer: that of the training data, so that the model is asked as it is trained.
-        folder: of the run; the episodes go into a folder of it.
     """
 
-    def __init__(self, config: EvaluationSection, renderer: Renderer, folder: Path) -> None:
-        self._config = config
-        self._collection = _collection(config)
+    def __init__(self, config: TrainConfig, renderer: Renderer) -> None:
+        assert config.evaluation is not None
+        self._config = config.evaluation
+        self._collection = _collection(config.evaluation)
         self._plays = plan_rollouts(config)
         self._renderer = renderer
-        self._folder = folder / FOLDER
+        self._folder = Path(config.output_dir) / FOLDER
 
     @classmethod
     def of(cls, config: TrainConfig, renderer: Renderer) -> TrainingRollouts | None:
         """Return what a training config asks for; None where it asks for no playing."""
-        return None if config.evaluation is None else cls(config.evaluation, renderer, Path(config.output_dir))
+        return None if config.evaluation is None else cls(config, renderer)
 
     def __call__(self, model: Any, step: int) -> Mapping[str, float | None]:
         """Play, write the episodes down, and return the scores.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,12 @@ from understudy.runs import RunFolder
 from understudy.train.config import ModelSection, TrainConfig
 from understudy.train.data import EpisodeSource
 from understudy.train.launch import check_launcher, rank
-from understudy.types import Episode
+from understudy.types import Episode, tools_to_openai
 
-from .datasets import Dataset, open_sources
+from .datasets import Dataset
+from .policies import check_same_policies, plan_policies, train_in_turn
 
 if TYPE_CHECKING:
-    import torch
-
     from understudy.train.estimate import DryRun
     from understudy.train.run import TrainResult
 
@@ -60,17 +61,18 @@ def train(
         UnderstudyError: whatever cannot work, with its mend.
     """
     checked = read_config(config, overrides)
-    sources = open_sources(checked.data, train_dataset, eval_dataset)
-    check_training(checked, sources)
+    planned = plan_policies(checked, train_dataset, eval_dataset)
+    for one, sources in planned.values():
+        check_training(one, sources)
 
     from understudy.models.load import without_bars
     from understudy.train.distributed import process_group, training_device
 
-    device = training_device(checked.train.device)
-    with without_bars(), process_group(device):
-        if rank() != 0:
-            return _train(checked, sources, device, None)
-        return _train_in_folder(checked, sources, device, overwrite=overwrite)
+    with without_bars(), process_group(training_device(checked.train.device)):
+        if checked.policies is None:
+            return _train_one(*planned[""], overwrite=overwrite)
+        train_all = partial(train_in_turn, checked, planned, _train_one)
+        return train_all() if rank() != 0 else _in_folder(checked, lambda _: train_all(), overwrite=overwrite)
 
 
 def dry_run(
@@ -86,17 +88,38 @@ def dry_run(
         UnderstudyError: as `train`.
     """
     checked = read_config(config, overrides)
-    sources = open_sources(checked.data, train_dataset, eval_dataset)
-    check_training(checked, sources)
+    if checked.policies is not None:
+        raise ConfigError("this run trains several policies; dry_runs gives what each would do")
+    return dry_runs(checked, train_dataset, eval_dataset)[""]
+
+
+def dry_runs(
+    config: AnyConfig,
+    train_dataset: Dataset | None = None,
+    eval_dataset: Dataset | None = None,
+    *,
+    overrides: Sequence[str] = (),
+) -> dict[str, DryRun]:
+    """Do `dry_run` for every policy that a run trains; one model for all has an empty name.
+
+    Raises:
+        UnderstudyError: as `train`.
+    """
+    planned = plan_policies(read_config(config, overrides), train_dataset, eval_dataset)
+    for one, sources in planned.values():
+        check_training(one, sources)
 
     from understudy.models.load import without_bars
     from understudy.train.estimate import describe
     from understudy.train.inputs import prepare_inputs
 
-    with without_bars(), tempfile.TemporaryDirectory() as temporary:
-        in_memory, base = _base(checked, sources, Path(temporary), is_main=True)
-        inputs = prepare_inputs(checked, in_memory, base=base, tokenizer=checked.model.tokenizer or base)
-        return describe(inputs)
+    found = {}
+    for name, (one, sources) in planned.items():
+        with without_bars(), tempfile.TemporaryDirectory() as temporary:
+            in_memory, base = _base(one, sources, Path(temporary), is_main=True)
+            inputs = prepare_inputs(one, in_memory, base=base, tokenizer=one.model.tokenizer or base)
+            found[name] = describe(inputs)
+    return found
 
 
 def read_config(config: AnyConfig, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -112,15 +135,22 @@ def read_config(config: AnyConfig, overrides: Sequence[str] = ()) -> TrainConfig
     return config_from_dict(TrainConfig, config, overrides)
 
 
-def _train_in_folder(
-    config: TrainConfig, sources: Sequence[EpisodeSource], device: torch.device, *, overwrite: bool
-) -> TrainResult:
+def _train_one(config: TrainConfig, sources: Sequence[EpisodeSource], *, overwrite: bool = False) -> TrainResult:
+    """Train one model, on the main rank within its run's folder."""
+    if rank() != 0:
+        return _train(config, sources, None)
+    return _in_folder(config, lambda folder: _train(config, sources, folder), overwrite=overwrite)
+
+
+def _in_folder(config: TrainConfig, train: Callable[[RunFolder], TrainResult], *, overwrite: bool) -> TrainResult:
     """Train within the run's folder, and write down there how it ended."""
     resume = config.resume == "auto"
+    if resume:
+        check_same_policies(config)
     overwrite = overwrite or (not resume and _came_to_nothing(Path(config.output_dir)))
     folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=resume, overwrite=overwrite)
     try:
-        result = _train(config, sources, device, folder)
+        result = train(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
             log.error("%s: %s", type(error).__name__, error)
@@ -133,12 +163,12 @@ def _train_in_folder(
 def _came_to_nothing(folder: Path) -> bool:
     """Return whether a folder holds a run that measured nothing, so that the same command may be given again."""
     is_run = (folder / "provenance.json").is_file()
-    return is_run and not (folder / "metrics.jsonl").exists() and not any(folder.glob("checkpoint-*"))
+    measured = ("metrics.jsonl", "checkpoint-*", "*/metrics.jsonl", "*/checkpoint-*")  # of a policy's folder too
+    return is_run and not any(next(folder.glob(pattern), None) for pattern in measured)
 
 
-def _train(
-    config: TrainConfig, sources: Sequence[EpisodeSource], device: torch.device, folder: RunFolder | None
-) -> TrainResult:
+def _train(config: TrainConfig, sources: Sequence[EpisodeSource], folder: RunFolder | None) -> TrainResult:
+    from understudy.train.distributed import training_device
     from understudy.train.inputs import prepare_inputs
     from understudy.train.run import train as run
 
@@ -147,6 +177,7 @@ def _train(
     sources, base = _base(config, sources, Path(config.output_dir), is_main=folder is not None)
     tokenizer = config.model.tokenizer or base
     inputs = prepare_inputs(config, sources, base=base, tokenizer=tokenizer, quiet=folder is None)
+    device = training_device(config.train.device)
     return run(inputs, device, folder, TrainingRollouts.of(config, inputs.renderer))
 
 
@@ -172,7 +203,7 @@ def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> Non
     if config.evaluation is not None:
         from .rollouts import plan_rollouts
 
-        plan_rollouts(config.evaluation)
+        plan_rollouts(config)
     if config.train.report_to:
         from understudy.train.trackers import check_trackers
 
@@ -217,10 +248,12 @@ def _make_tiny(config: ModelSection, seed: int, sources: Sequence[EpisodeSource]
 
 
 def _texts(episode: Episode) -> Iterator[str]:
-    """Yield what an episode's messages and tools say."""
+    """Yield what an episode's messages and tools say, with tools and calls as chat templates commonly write them."""
     for _, _, turn in episode.turns():
-        yield from (f"{tool.name} {tool.description} {tool.parameters}" for tool in turn.tools)
+        yield from (json.dumps(tool, ensure_ascii=False) for tool in tools_to_openai(turn.tools) or ())
         for message in (*turn.observation, *((turn.action,) if turn.action else ())):
+            yield message.role
             yield message.text()
             yield message.reasoning_content or ""
-            yield from (f"{call.name} {call.arguments_text()}" for call in message.tool_calls)
+            for call in message.tool_calls:
+                yield f'{{"name": "{call.name}", "arguments": {call.arguments_text()}}}'

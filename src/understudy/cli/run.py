@@ -116,10 +116,10 @@ def _dry_run(config: RunConfig, *, overwrite: bool, start_from: str | None) -> N
     from rich import box
     from rich.table import Table
 
-    from understudy.api import dry_run
+    from understudy.api import dry_runs
     from understudy.api.pipeline import plan
 
-    from .train import show_dry_run
+    from .train import show_dry_runs
 
     planned = plan(config, start_from=start_from, overwrite=overwrite)
     table = Table(title=config.output_dir, title_justify="left", box=box.SIMPLE_HEAD)
@@ -131,4 +131,4 @@ def _dry_run(config: RunConfig, *, overwrite: bool, start_from: str | None) -> N
     results().print(table)
     earlier = [one.state for one in planned if one.stage.name in ("collect", "curate")]
     if config.train is not None and all(state == "done" for state in earlier):
-        show_dry_run(results(), dry_run(config.train))
+        show_dry_runs(results(), dry_runs(config.train))

@@ -11,6 +11,7 @@ torchrun --nproc-per-node 2 --no-python understudy train …, or accelerate laun
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .console import messages, results, show_log
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if rank() == 0:
         show_log()
     if args.dry_run:
-        show_dry_run(results(), api.dry_run(args.config, overrides=overrides))
+        show_dry_runs(results(), api.dry_runs(args.config, overrides=overrides))
         return 0
     result = api.train(args.config, overrides=overrides, overwrite=args.overwrite)
     if rank() == 0:
@@ -77,17 +78,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_result(console: Console, result: TrainResult) -> None:
-    if result.signal is not None:
-        text = (
-            f"stopped by {result.signal.name} after step {result.step} of {result.num_steps}; a checkpoint is saved. "
-            f"Go on: the same command with --resume"
-        )
-    else:
-        early = ", early: the validation loss no longer fell" if result.is_early else ""
-        text = f"trained {result.step} of {result.num_steps} steps{early}; the model is in {result.final}"
-        if result.best_loss is not None:
-            text += f"; lowest validation loss {result.best_loss:.4f} after step {result.best_step}"
-    console.print(text, markup=False, soft_wrap=True)
+    for name, one in (result.policies or {"": result}).items():
+        if one.signal is not None:
+            text = (
+                f"stopped by {one.signal.name} after step {one.step} of {one.num_steps}; a checkpoint is saved. Go on: "
+                "the same command with --resume"
+            )
+        else:
+            early = ", early: the validation loss no longer fell" if one.is_early else ""
+            text = f"trained {one.step} of {one.num_steps} steps{early}; the model is in {one.final}"
+            if one.best_loss is not None:
+                text += f"; lowest validation loss {one.best_loss:.4f} after step {one.best_step}"
+        console.print(f"{name}: {text}" if name else text, markup=False, soft_wrap=True)
+
+
+def show_dry_runs(console: Console, found: Mapping[str, DryRun]) -> None:
+    """Show what a run would do, policy by policy where it trains several."""
+    for name, dry in found.items():
+        if name:
+            console.print(f"policy {name}", style="bold", markup=False)
+        show_dry_run(console, dry)
 
 
 def show_dry_run(console: Console, dry: DryRun) -> None:

@@ -6,15 +6,21 @@ none replaces one.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializationInfo, ValidationError, field_validator, model_serializer, model_validator
 
 from understudy.batching import Layout
-from understudy.config import Component, ConfigModel
+from understudy.config import ConfigModel
 from understudy.rendering.profile import ServerProfile
 
 from .data_config import DataSection, Paths
+from .playing_config import EvaluationSection
+
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
+_FOLDERS_OF_A_RUN = ("final", "base", "rollouts")
 
 
 class ModelSection(ConfigModel):
@@ -256,48 +262,32 @@ class TrainSection(ConfigModel):
         return () if names == ("none",) else names
 
 
-class EvaluationSection(ConfigModel):
-    """Let the model play held-out tasks whenever it is validated, as policy `local` would. Changes no loss."""
+class PolicySection(ConfigModel):
+    """One of several policies that a run trains: whose trajectories it learns, and what is different for it."""
 
-    environment: Component
-    """What it acts in: math, grid, tools, function_gym, or your own."""
+    agents: tuple[str, ...] | None = None
+    """Agents whose trajectories it learns; by default the one of its own name, or all where `policies` is given."""
 
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of policy `local`, such as max_new_tokens, temperature or max_batch_size. How the model is loaded and
-    asked is as it is trained."""
+    policies: tuple[str, ...] | None = None
+    """Policies whose trajectories it learns, where the data names policies; null for all."""
 
-    policies: dict[str, Component] = Field(default_factory=dict)
-    """Who acts for agents that are not the model, by the agent's name."""
+    model: ModelSection | None = None
+    """In place of the run's `model`."""
 
-    split: Literal["train", "validation", "test"] = "validation"
-    """The tasks to play."""
+    objective: ObjectiveSection | None = None
+    """In place of the run's `objective`."""
 
-    num_tasks: int = Field(20, ge=1)
-    """How many of them are played, the same ones every time."""
+    lora: LoraSection | None = None
+    """In place of the run's `lora`; `lora: null` trains all weights of this policy."""
 
-    samples_per_task: int = Field(1, ge=1)
-    """How often each is played."""
+    train: TrainSection = TrainSection()
+    """Keys of `train` that differ from the run's."""
 
-    max_turns: int | None = Field(50, ge=1)
-    """An episode is truncated when an agent has acted so often; null for no limit."""
-
-    seed: int = 0
-    """Seed of the environments: task i is played with seed + i."""
-
-    concurrency: int = Field(64, ge=1)
-    """How many episodes are under way at the same time."""
-
-    episode_timeout_seconds: float | None = Field(None, gt=0)
-    """An episode that takes longer ends by a fault; null for no limit."""
-
-    @field_validator("arguments")
-    @classmethod
-    def _of_playing_only(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        loading = ("model", "device", "dtype", "trust_remote_code", "chat_template", "profile")
-        settled = [name for name in loading if name in arguments]
-        if settled:
-            raise ValueError(f"{', '.join(settled)} is settled by the training itself; leave it out")
-        return arguments
+    @model_serializer(mode="wrap")
+    def _what_was_given(self, handler: Any, info: SerializationInfo) -> dict[str, Any]:
+        """Write nothing but what was given, because any other key would take the place of the run's."""
+        written = handler(self) | {"train": self.train.model_dump(mode=info.mode, exclude_unset=True)}
+        return {key: value for key, value in written.items() if key in self.model_fields_set}
 
 
 class TrainConfig(ConfigModel):
@@ -330,8 +320,61 @@ class TrainConfig(ConfigModel):
     evaluation: EvaluationSection | None = None
     """Let the model play held-out tasks whenever it is validated."""
 
+    policies: dict[str, PolicySection] | None = None
+    """Train a model or adapter for each of these, one after the other, in folders of their names: for agents that do
+    not share one. By default a policy learns what the agent of its name did."""
+
+    @field_validator("policies")
+    @classmethod
+    def _names_of_folders(cls, policies: dict[str, PolicySection] | None) -> dict[str, PolicySection] | None:
+        if policies is not None and not policies:
+            raise ValueError("policies is empty; name one at least, or leave it out")
+        for name in policies or {}:
+            if not _FOLDER_NAME.fullmatch(name) or name in _FOLDERS_OF_A_RUN or name.startswith("checkpoint-"):
+                raise ValueError(f"{name!r} cannot be the name of a policy's folder; name its agents in {name}.agents")
+        return policies
+
     @model_validator(mode="after")
     def _make_sense_together(self) -> Self:
-        if self.model.load_in_4bit and self.lora is None:
-            raise ValueError("model.load_in_4bit needs lora: weights in 4 bits cannot be trained themselves")
+        if self.policies is None:
+            if self.model.load_in_4bit and self.lora is None:
+                raise ValueError("model.load_in_4bit needs lora: weights in 4 bits cannot be trained themselves")
+            return self
+        selecting = [self.data, *(self.data.sources or {}).values()]
+        if any(section.agents is not None or section.policies is not None for section in selecting):
+            raise ValueError("who is trained is said by policies; leave out agents and policies of data")
+        self.by_policy()
         return self
+
+    def by_policy(self) -> dict[str, TrainConfig]:
+        """Return a config for each model that is trained, by its policy; that of all agents has an empty name.
+
+        Raises:
+            ValueError: what is different for a policy does not fit the rest.
+        """
+        if self.policies is None:
+            return {"": self}
+        return {name: self._of_policy(name, section) for name, section in self.policies.items()}
+
+    def _of_policy(self, name: str, section: PolicySection) -> TrainConfig:
+        agents = section.agents or ((name,) if section.policies is None else None)
+        sections = {key: getattr(self, key) for key in TrainConfig.model_fields}
+        sections |= {key: getattr(section, key) for key in ("model", "objective") if getattr(section, key) is not None}
+        if "lora" in section.model_fields_set:
+            sections["lora"] = section.lora
+        if self.evaluation is not None:
+            others = {
+                agent: policy for agent, policy in self.evaluation.policies.items() if agent not in (agents or ())
+            }
+            sections["evaluation"] = self.evaluation.model_copy(update={"policies": others})
+        sections |= {
+            "output_dir": str(Path(self.output_dir) / name),
+            "data": self.data.model_copy(update={"agents": agents, "policies": section.policies}),
+            "policies": None,
+        }
+        try:
+            train = TrainSection(**(self.train.model_dump() | section.train.model_dump(exclude_unset=True)))
+            return TrainConfig(**(sections | {"train": train}))
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"policies.{name}: {reason}") from error

@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class TrainResult:
         best_loss, best_step: lowest validation loss of the whole run, and its step.
         signal: what interrupted it.
         is_early: it was stopped because the validation loss no longer fell.
+        policies: the result of each, where a run trains several; it then has no model and no losses of its own, and its
+            steps are all of theirs.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class TrainResult:
     best_step: int | None
     signal: signal.Signals | None
     is_early: bool
+    policies: Mapping[str, TrainResult] = field(default_factory=dict)
 
 
 def train(
