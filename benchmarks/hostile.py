@@ -1,4 +1,4 @@
-"""What do hostile programs do to a collection? ``python benchmarks/hostile.py``
+"""What do hostile programs do to a collection? ``python -m benchmarks.hostile``
 
 500 programs of generated families (loops, bombs, floods, crashes, attacks, and such as are merely broken) are handed in
 as answers in the `code` environment, while in the same process and event loop ordinary episodes are collected. Counted:

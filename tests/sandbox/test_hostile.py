@@ -1,4 +1,4 @@
-"""A short campaign of hostile and broken programs; the long one is ``python benchmarks/hostile.py``."""
+"""A short campaign of hostile and broken programs; the long one is ``python -m benchmarks.hostile``."""
 
 from __future__ import annotations
 

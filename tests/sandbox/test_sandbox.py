@@ -203,6 +203,14 @@ def _processes() -> list[tuple[int, list[str]]]:
 
 
 @here
+def test_the_example_of_the_page_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/sandbox.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(block, {})
+    assert f"# {capsys.readouterr().out}" in block
+
+
+@here
 def test_threads_with_loops_of_their_own_share_a_jail() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

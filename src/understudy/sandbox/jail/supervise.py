@@ -24,7 +24,7 @@ from . import confine, kernel, program, seccomp
 
 MAX_OPEN_FILES = 64
 NICENESS = 10
-QUICK_CPU_SECONDS = 0.05
+QUICK_CPU_SECONDS = 0.01
 """Programs give way to whoever asked for them; one that takes longer than this runs only where nobody else wants to."""
 
 SHORTEST_WAIT_SECONDS = 0.002
