@@ -31,6 +31,12 @@ def test_sizes_and_any_key_of_the_config_can_be_set() -> None:
     assert tiny_model("qwen3", vocab_size=40, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
+def test_weights_start_as_large_as_the_width_asks_for_unless_told_otherwise() -> None:
+    for given, expected in (({}, 1 / 8), ({"initializer_range": 0.02}, 0.02)):
+        network = tiny_model("qwen3", vocab_size=500, hidden_size=64, **given)
+        assert network.get_input_embeddings().weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("architecture", "sizes", "message"),
     [("qwem3", {}, "Did you mean 'qwen3'"), ("qwen3", {"hidden_size": 30}, "multiple of num_heads")],
