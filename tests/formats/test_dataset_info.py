@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from understudy.errors import FormatError
-from understudy.formats import read_episodes, write_rows
+from understudy.formats import list_files, read_episodes, write_rows
 from understudy.types import ImagePart, Message
 
 ENTRIES: dict[str, Any] = {
@@ -67,6 +67,14 @@ def test_a_plain_entry_is_read_beside_its_file(info: str, tmp_path: Path) -> Non
     reader = read_episodes(f"{info}#merged_gym_sft")
     assert reader.detection is not None
     assert reader.detection.reason == f"sharegpt: as {info} declares 'merged_gym_sft'"
+
+
+def test_an_entry_may_be_a_list_of_one_source_and_its_files_are_known(info: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "chat.jsonl", [{"messages": [{"role": "user", "content": "q"}]}])
+    assert len(list(read_episodes([f"{info}#openai"]))) == 1
+    assert list_files(f"{info}#openai") == list_files([f"{info}#openai"]) == [str(tmp_path / "chat.jsonl")]
+    with pytest.raises(FormatError, match="no such file"):
+        list_files(f"{info}#alpaca")
 
 
 def test_columns_and_tags_may_have_other_names(info: str, tmp_path: Path) -> None:

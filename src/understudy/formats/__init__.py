@@ -5,8 +5,8 @@
 
 from .base import Encoded, Format, get_format
 from .detect import Detection, detect
-from .episodes import EpisodeReader, WriteResult, read_episodes, write_episodes
-from .files import Source, list_files, read_rows
+from .episodes import EpisodeReader, WriteResult, list_files, read_episodes, write_episodes
+from .files import Source, read_rows
 from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row
 from .writer import write_rows
 

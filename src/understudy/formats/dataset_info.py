@@ -33,6 +33,8 @@ _PREFERENCE_COLUMNS = ("chosen", "rejected", "kto_tag")
 
 def split_reference(source: object) -> tuple[str, str] | None:
     """Return (file, entry) of ``dataset_info.json#name``; None when the source is no such reference."""
+    if isinstance(source, list | tuple) and len(source) == 1:
+        source = source[0]
     name = os.fspath(source) if isinstance(source, str | Path) else ""
     file, mark, entry = name.rpartition("#")
     return (file, entry) if mark and file.endswith(".json") and not os.path.exists(name) else None

@@ -14,7 +14,8 @@ from understudy.types import JSON, Episode
 from .base import Format, get_format
 from .dataset_info import load_dataset_info, split_reference
 from .detect import NUM_SNIFFED_ROWS, Detection, detect
-from .files import Source, list_files, read_rows_and_faults
+from .files import Source, read_rows_and_faults
+from .files import list_files as list_named_files
 from .position import ReadPosition
 from .rows import DEFAULT_MAX_ROW_BYTES, BadRow, Row, dump_row
 from .writer import check_target, write_rows
@@ -98,7 +99,7 @@ class EpisodeReader:
         Raises:
             FormatError: there is none.
         """
-        return list_files(self._source)
+        return list_named_files(self._source)
 
     @property
     def fraction(self) -> float | None:
@@ -137,6 +138,16 @@ def _raw(row: Row) -> bytes:
         return b""
 
 
+def list_files(source: Source) -> list[str]:
+    """Return the files that `read_episodes` reads; standard input is ``-``.
+
+    Raises:
+        FormatError: a name leads to no file.
+    """
+    reference = split_reference(source)
+    return list_named_files(source if reference is None else load_dataset_info(*reference)[0])
+
+
 def read_episodes(
     source: Source,
     format: str | Format = "auto",
@@ -149,7 +160,7 @@ def read_episodes(
 
     Args:
         source: a file, a folder, a glob, ``-`` for standard input, or a list of these; or ``dataset_info.json#name``,
-            which names the format too.
+            which names the format too and so stands alone.
         format: a name in the table of formats, ``package.module:Class``, a `Format`, or ``auto`` to tell it by the
             first rows.
         skip_bad: pass over rows that cannot be read, and count them. By default the first one raises.
