@@ -59,9 +59,9 @@ def tiny_model(
 ) -> PreTrainedModel:
     """Return a model with random weights; the same arguments give the same weights.
 
-    Their standard deviation is ``1 / sqrt(hidden_size)`` unless `initializer_range` is given. The 0.02 of real models is
-    for widths of thousands: a narrow model that starts so small hardly feels what it attends to, and takes several
-    times as long to learn to copy.
+    Their standard deviation is ``1 / sqrt(hidden_size)``, or `initializer_range` where that is given. The 0.02 of real
+    models is for widths of thousands: a narrow model that starts so small hardly feels what it attends to, and takes
+    several times as long to learn to copy.
 
     Args:
         architecture: see `architectures`.
