@@ -46,6 +46,7 @@ TABLES: dict[str, dict[str, str]] = {
         "endpoint": "understudy.policies.openai_endpoint:EndpointPolicy",
         "local": "understudy.policies.local:LocalPolicy",
         "random": "understudy.policies.random_policy:RandomPolicy",
+        "mixture": "understudy.policies.mixture:MixturePolicy",
         "replay": "understudy.policies.replay:ReplayPolicy",
         "human": "understudy.policies.human:HumanPolicy",
     },

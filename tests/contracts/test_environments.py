@@ -27,6 +27,8 @@ from understudy.errors import ConfigError, EnvironmentFault
 from understudy.formats.native import Native
 from understudy.formats.rows import dump_row
 from understudy.policies import Policy
+from understudy.policies.labelled import LabelledPolicy
+from understudy.policies.mixture import MixturePolicy
 from understudy.policies.random_policy import RandomPolicy
 from understudy.policies.scripted import ExpertPolicy
 from understudy.sandbox import NO_ISOLATION, available_isolation
@@ -96,6 +98,17 @@ def test_the_expert_solves_all_tasks_and_chance_few(name: str, arguments: dict[s
         assert all(t.success is True for episode in by_expert for t in episode.trajectories)
         assert [episode.success for episode in by_expert] == [True] * NUM_TASKS
         assert sum(episode.success is True for episode in by_chance) <= 0.15 * NUM_TASKS_BY_CHANCE
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_the_expert_says_what_to_do_wherever_others_have_led(name: str, arguments: dict[str, Any]) -> None:
+    policy = LabelledPolicy(MixturePolicy(0.5), ExpertPolicy())
+    episodes = play(name, arguments, plays(name, arguments, NUM_TASKS_BY_CHANCE), policy, max_turns=12)
+    assert [episode.error for episode in episodes if episode.error is not None] == []
+    happened = [turn for episode in episodes for _, _, turn in episode.turns() if turn.action and not turn.is_label]
+    assert {"agrees" in turn.annotations for turn in happened} <= {True, False}
+    assert sum(turn.annotations.get("agrees") is False for turn in happened) > NUM_TASKS_BY_CHANCE / 4
+    assert sum("unlabelled" in turn.annotations for turn in happened) < len(happened) / 4
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)

@@ -50,6 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[st
         yield {
             "expert": {},
             "random": {},
+            "mixture": {"chance": 0.5},
             "human": {},
             "replay": {"source": str(folder / "recorded.jsonl")},
             "endpoint": {"model": "m", "base_url": server.base_url},

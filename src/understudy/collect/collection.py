@@ -24,6 +24,7 @@ from understudy.environments import Environment
 from understudy.errors import CollectError, ConfigError
 from understudy.formats import read_episodes, write_episodes
 from understudy.policies import Policy
+from understudy.policies.labelled import LabelledPolicy
 from understudy.runs import Progress, RunFolder, write_atomically
 from understudy.types import Episode
 
@@ -144,9 +145,16 @@ def make_policies(config: CollectConfig, agents: tuple[str, ...]) -> dict[str, P
             continue
         if config.policy is None:
             raise ConfigError(f"agent {agent!r} has no policy: add policies.{agent}, or policy for all")
-        shared = shared or make_component("policies", config.policy)
+        shared = shared or _labelled(make_component("policies", config.policy), config)
         policies[agent] = shared
     return policies
+
+
+def _labelled(policy: Policy, config: CollectConfig) -> Policy:
+    """Return the policy with its labeler, where there is one."""
+    if config.labeler is None:
+        return policy
+    return LabelledPolicy(policy, make_component("policies", config.labeler), beta=config.beta)
 
 
 def _check_same_collection(config: CollectConfig) -> None:
@@ -303,6 +311,7 @@ class _Totals:
     num_errors: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     usage: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
 
     def add(self, episode: Episode) -> None:
         self.num_successes += episode.success is True
@@ -312,6 +321,10 @@ class _Totals:
             self.errors[episode.error.partition("\n")[0][:200]] += 1
         for _, _, turn in episode.turns():
             self.usage.update(turn.annotations.get("usage") or {})
+            self.labels["num_labels"] += "agrees" in turn.annotations
+            self.labels["num_acted_by_labeler"] += "acted" in turn.annotations
+            self.labels["num_disagreeing"] += turn.annotations.get("agrees") is False
+            self.labels["num_unlabelled"] += "unlabelled" in turn.annotations
 
 
 def _finish(
@@ -351,6 +364,7 @@ def _finish(
         "errors": dict(totals.errors.most_common(MAX_REASONS)),
         "usage": dict(totals.usage),
     }
+    report |= {"labels": dict(totals.labels)} if config.labeler is not None else {}
     report |= counted.report() if counted is not None else {}
     write_atomically(stats_path(path), json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return totals

@@ -21,8 +21,18 @@ class CollectConfig(ConfigModel):
     policies: dict[str, Component] = Field(default_factory=dict)
     """Who acts for single agents, by the agent's name."""
 
+    labeler: Component | None = None
+    """Who says in every state what it would have done there: expert, or another policy. That is trained in place of
+    what `policy` did, which stays as context (DAgger). Agents that `policies` names are not labelled."""
+
+    beta: float = Field(0.0, ge=0, le=1)
+    """The chance, turn by turn, that the labeler's action is the one that is taken."""
+
     split: Literal["train", "validation", "test"] = "train"
     """The tasks to play."""
+
+    first_task: int = Field(0, ge=0)
+    """The first task to play, counted from 0; after the last one of the split comes its first again."""
 
     num_episodes: int | None = Field(None, ge=1, validation_alias="sft_num_episodes")
     """How many episodes there shall be in the end; null for all tasks of the split. A finished collection with fewer
@@ -35,7 +45,7 @@ class CollectConfig(ConfigModel):
     """An episode is truncated when an agent has acted so often; null for no limit."""
 
     seed: int = 0
-    """Seed of the environments: task i is played with seed + i."""
+    """Seed of the environments: task i is played with seed + i; tasks that come again go on counting."""
 
     output_dir: str
     """Folder for the episodes, their statistics, config and provenance. A collection that was interrupted there goes
@@ -61,6 +71,10 @@ class CollectConfig(ConfigModel):
     def _has_a_policy(self) -> Self:
         if self.policy is None and not self.policies:
             raise ValueError("give policy (for all agents), or policies (by the agents' names)")
+        if self.labeler is not None and self.policy is None:
+            raise ValueError("labeler labels what policy does, which is not given")
+        if self.beta and self.labeler is None:
+            raise ValueError("beta is the chance that the labeler acts; give labeler")
         return self
 
 

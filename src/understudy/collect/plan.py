@@ -50,8 +50,9 @@ class Plan(Sequence[Play]):
             return [self[i] for i in range(*index.indices(self._size))]
         if not 0 <= index < self._size:
             raise IndexError(index)
-        number, sample = divmod(index, self._config.samples_per_task)
-        task = None if self._tasks is None else self._tasks[number]
+        place, sample = divmod(index, self._config.samples_per_task)
+        number = self._config.first_task + place
+        task = None if self._tasks is None else self._tasks[number % len(self._tasks)]
         seed = self._config.seed + number
         return Play(
             id=episode_id(self._fixed | {"task": task, "seed": seed, "sample": sample}),

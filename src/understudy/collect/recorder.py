@@ -7,6 +7,7 @@ shown. So what a policy sees is taken from here, and cannot differ from what is 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from understudy.environments import Observation, Reward
 from understudy.errors import EnvironmentFault
@@ -16,15 +17,20 @@ from understudy.types import JSON, Message, SampledTokens, Tool, Trajectory, Tur
 
 @dataclass(slots=True)
 class _Draft:
-    """A turn that may still get a reward."""
+    """A turn that may still get a reward, or a label, which gets none."""
 
     parent: int | None
     observation: tuple[Message, ...]
     tools: tuple[Tool, ...]
     action: Message | None = None
     reward: float | None = None
+    weight: float = 1.0
     sampled: SampledTokens | None = None
     annotations: dict[str, JSON] = field(default_factory=dict)
+
+    @property
+    def is_label(self) -> bool:
+        return "label_of" in self.annotations
 
 
 class Recorder:
@@ -43,6 +49,7 @@ class Recorder:
         self.tools: tuple[Tool, ...] = ()
         self.num_actions = 0
         self._drafts: list[_Draft] = []
+        self._now: int | None = None  # the latest turn that happened
         self._reward_before_acting = 0.0
         self._is_rewarded = False
         self.success: bool | None = None
@@ -55,7 +62,8 @@ class Recorder:
             shown = self.messages + observation.messages
         else:
             shown = observation.messages
-        parent = None if starts_afresh else len(self._drafts) - 1
+        parent = None if starts_afresh else self._now
+        self._now = len(self._drafts)
         self._drafts.append(_Draft(parent, shown, tools if starts_afresh else ()))
         self.tools = tools
         self.messages = shown if starts_afresh else self.messages + shown
@@ -66,16 +74,30 @@ class Recorder:
             annotations["legal_actions"] = list(observation.legal_actions)
 
     def act(self, action: Action) -> None:
-        """Close the turn with its action."""
-        draft = self._drafts[-1]
+        """Close the turn with its action. A label that says something else becomes a sibling of the turn."""
+        assert self._now is not None, "observe comes first"
+        draft = self._drafts[self._now]
         draft.action = action.message
         draft.sampled = action.sampled
         draft.annotations.update(action.annotations)
         if action.usage is not None:
             usage = {name: count for name, count in asdict(action.usage).items() if count is not None}
             draft.annotations["usage"] = usage
+        if action.label is not None:
+            self._label(draft, self._now, action.label)
+        elif action.is_context:
+            draft.weight = 0.0
         self.messages += (action.message,)
         self.num_actions += 1
+
+    def _label(self, draft: _Draft, index: int, label: Message) -> None:
+        """Write down what should have been done in a turn, and whether it was."""
+        agrees = draft.action is not None and _is_same(draft.action, label)
+        draft.annotations["agrees"] = agrees
+        if not agrees:
+            draft.weight = 0.0
+            labelled = _Draft(draft.parent, draft.observation, draft.tools, label, annotations={"label_of": index})
+            self._drafts.append(labelled)
 
     def reward(self, reward: Reward) -> None:
         """Add a reward to the action that it is for. One that comes before any action counts for the whole only.
@@ -84,7 +106,7 @@ class Recorder:
             EnvironmentFault: it names an action that was not taken.
         """
         self._is_rewarded = True
-        acted = [draft for draft in self._drafts if draft.action is not None]
+        acted = [draft for draft in self._drafts if draft.action is not None and not draft.is_label]
         if reward.turn is not None and not 0 <= reward.turn < len(acted):
             raise EnvironmentFault(
                 f"a reward names action {reward.turn} of agent {self.agent!r}, who has taken {len(acted)}"
@@ -112,6 +134,7 @@ class Recorder:
                 action=draft.action,
                 tools=draft.tools,
                 reward=draft.reward,
+                weight=draft.weight,
                 sampled=draft.sampled,
                 annotations=draft.annotations,
             )
@@ -125,3 +148,18 @@ class Recorder:
             reward=total if self._is_rewarded and not is_faulty else None,
             success=None if is_faulty else self.success,
         )
+
+
+def _is_same(action: Message, label: Message) -> bool:
+    """Return whether two actions say and call the same; what their calls are numbered by says nothing."""
+    return _without_ids(action) == _without_ids(label)
+
+
+def _without_ids(message: Message) -> tuple[Any, ...]:
+    calls: list[tuple[str, Any]] = []
+    for call in message.tool_calls:
+        try:
+            calls.append((call.name, call.parsed_arguments()))
+        except ValueError:
+            calls.append((call.name, call.arguments))
+    return message.role, message.content or "", message.reasoning_content or "", calls

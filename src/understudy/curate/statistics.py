@@ -183,9 +183,10 @@ class EpisodeStatistics:
         for turn in trajectory.turns:
             root = (_tools_hash(turn.tools), 0)
             messages = (*turn.observation, turn.action) if turn.action is not None else turn.observation
-            sample.num_turns += turn.action is not None
-            sample.roles.update(message.role for message in messages)
-            sample.calls.update(call.name for message in messages for call in message.tool_calls)
+            happened = messages if not turn.is_label else ()
+            sample.num_turns += turn.action is not None and not turn.is_label
+            sample.roles.update(message.role for message in happened)
+            sample.calls.update(call.name for message in happened for call in message.tool_calls)
             tool_names.update(tool.name for tool in turn.tools)
             pieces = [piece for message in messages for piece in _pieces(message)]
             state = root if turn.parent is None else character_states[turn.parent]

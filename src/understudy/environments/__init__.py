@@ -3,6 +3,7 @@
 from .base import (
     Environment,
     Expert,
+    ExpertStuck,
     HasExpert,
     HasRelabelling,
     HasScore,
@@ -22,6 +23,7 @@ __all__ = [
     "SPLITS",
     "Environment",
     "Expert",
+    "ExpertStuck",
     "HasExpert",
     "HasRelabelling",
     "HasScore",

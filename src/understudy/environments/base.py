@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from understudy.errors import PolicyError
 from understudy.types import JSON, Episode, Message, Tool
 
 Mode = Literal["append", "replace"]
@@ -106,6 +107,10 @@ Expert = Callable[[Observation], Message]
 """Decides for one agent. Bound to an environment, it may read that environment's state."""
 
 
+class ExpertStuck(PolicyError):
+    """Raised by an expert in a state from which it knows no way on: others have led it there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a judge says of a whole episode. None leaves what the steps said."""
@@ -129,7 +134,11 @@ class HasExpert(Protocol):
     """Knows how its tasks are solved."""
 
     def expert(self, agent: str) -> Expert:
-        """Return what decides for this agent. It acts well in any state that a good player can come to."""
+        """Return what decides for this agent.
+
+        It plans from the present state, whoever has led there, because learners are taught with what it would do in
+        their place. Where it knows no way on it raises `ExpertStuck`.
+        """
         ...
 
 

@@ -168,7 +168,7 @@ def _outcome(
     reward: float | None,
     agents: Mapping[str, Outcome] | None = None,
 ) -> Outcome:
-    turns = [turn for trajectory in trajectories for turn in trajectory.turns if turn.action is not None]
+    turns = [t for trajectory in trajectories for t in trajectory.turns if t.action is not None and not t.is_label]
     return Outcome(
         episode=episode.id,
         task=task_id(episode.task, episode.seed),

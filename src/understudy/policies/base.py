@@ -76,12 +76,16 @@ class Action:
         sampled: the server's own token ids, where it gives them.
         usage: what it cost.
         annotations: what else is worth recording, such as ``finish_reason``.
+        label: what an expert would have done here. It is trained in place of the action, which is then context only.
+        is_context: the action is not to be trained, and nothing in its place.
     """
 
     message: Message
     sampled: SampledTokens | None = None
     usage: Usage | None = None
     annotations: dict[str, JSON] = field(default_factory=dict)
+    label: Message | None = None
+    is_context: bool = False
 
 
 class Policy(ABC):

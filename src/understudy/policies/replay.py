@@ -25,7 +25,7 @@ class ReplayPolicy(Policy):
         self._recorded: dict[tuple[str, str], list[tuple[Turn, ...]]] = {}
         for episode in _read(source):
             for trajectory in episode.trajectories:
-                actions = tuple(turn for turn in trajectory.turns if turn.action is not None)
+                actions = tuple(turn for turn in trajectory.turns if turn.action is not None and not turn.is_label)
                 self._recorded.setdefault((task_key(episode.task), trajectory.agent), []).append(actions)
 
     def identity(self) -> JSON:

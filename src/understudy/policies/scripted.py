@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from understudy.environments import Expert, HasExpert
+from understudy.environments import Expert, ExpertStuck, HasExpert
 from understudy.errors import ConfigError, PolicyError
 
 from .base import Action, Context, EpisodeStart, Policy, with_call_ids
@@ -36,9 +36,16 @@ class ScriptedPolicy(Policy):
         self._expert = expert
 
     async def act(self, context: Context) -> Action:
-        """Ask the function."""
+        """Ask the function.
+
+        Raises:
+            ExpertStuck: it knows no way on from here.
+            PolicyError: it failed.
+        """
         try:
             message = self._expert(context.observation)
+        except ExpertStuck:
+            raise
         except Exception as error:  # a script is foreign code: whatever it raises ends its episode and no other
             raise PolicyError(f"the script failed: {type(error).__name__}: {error}") from error
         return Action(with_call_ids(message, context.messages))

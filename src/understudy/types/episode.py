@@ -41,6 +41,9 @@ class Turn:
     `parent` is the index, in the same trajectory, of the turn whose context this one extends; None starts afresh.
     `tools` stands on a root turn and holds for all turns below it. `action` None is a closing observation.
     `weight` 0 makes the action context only. `annotations` holds scores, advantages and labels for objectives.
+
+    A *label* is a turn that did not happen: what an expert would have done in the place of another turn, whose sibling
+    it is. Its annotation ``label_of`` is that turn's index.
     """
 
     parent: int | None
@@ -51,6 +54,11 @@ class Turn:
     weight: float = 1.0
     sampled: SampledTokens | None = None
     annotations: dict[str, JSON] = field(default_factory=dict)
+
+    @property
+    def is_label(self) -> bool:
+        """Whether this is a label, and not a turn that happened."""
+        return "label_of" in self.annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +179,8 @@ class Episode:
                 yield t, k, turn
 
     def num_actions(self) -> int:
-        """Return how many turns hold an action."""
-        return sum(turn.action is not None for _, _, turn in self.turns())
+        """Return how many actions were taken; labels were not."""
+        return sum(turn.action is not None and not turn.is_label for _, _, turn in self.turns())
 
 
 def turns_from_messages(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from understudy.environments.base import Observation
+from understudy.environments.base import ExpertStuck, Observation
 from understudy.environments.tool_environment import ToolEnvironment, calls, says, system, user
 from understudy.environments.toolbox import Toolbox
 from understudy.errors import ConfigError, did_you_mean
@@ -169,10 +169,17 @@ class Grid(ToolEnvironment[GridState]):
         return is_solved(self.state.layout, self.state.position)
 
     def decide(self, observation: Observation) -> Message:
-        """Take the next move of a shortest solution from where we are."""
+        """Take the next move of a shortest solution from where we are.
+
+        Raises:
+            ExpertStuck: there is none, as when a box was pushed into a corner.
+        """
         state = self.state
         if not state.plan or state.planned_at != state.position:
-            state.plan = solve(state.layout, state.position) or [next(iter(DIRECTIONS))]
+            plan = solve(state.layout, state.position)
+            if not plan:
+                raise ExpertStuck("the puzzle can no longer be solved")
+            state.plan = plan
         direction = state.plan.pop(0)
         state.planned_at = move(state.layout, state.position, direction)
         return says(direction) if self._interface == "text" else calls("move", direction=direction)

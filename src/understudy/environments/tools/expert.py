@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from understudy.environments.base import ExpertStuck
 from understudy.environments.tool_environment import calls, says
 from understudy.types import Message
 
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def decide(state: ShopState, difficulty: Difficulty) -> Message:
-    """Return the next action."""
+    """Return the next action.
+
+    Raises:
+        ExpertStuck: what is due can no longer be done.
+    """
     knows_name = difficulty.names_customer or state.told > 1
     if not knows_name:
         return says("What is your name, please?")
@@ -36,6 +41,8 @@ def decide(state: ShopState, difficulty: Difficulty) -> Message:
             return calls("refuse", order=order.id, reason=reason)
         if difficulty.must_confirm and not state.heard_all:
             return says("I can do that now. Shall I go ahead?")
+        if request.kind == "exchange" and not state.world.stock[request.detail]:
+            raise ExpertStuck(f"the {request.detail} went to somebody else")
         return _change(request, order)
     return says(_farewell(state))
 
