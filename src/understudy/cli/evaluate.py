@@ -1,8 +1,8 @@
 """Evaluate a policy: let it play held-out tasks, and say how well it did and how sure that is.
 
 Success, reward and pass@k with intervals; a comparison on the same tasks with a baseline (another policy, or an earlier
-evaluation); the loss and perplexity of a model on rows it has not seen. output_dir gets report.html (with the episodes
-side by side), report.json, and the episodes.
+evaluation); the loss and perplexity of a model on rows it has not seen, and how much of what the environment answers
+there it predicts exactly. output_dir gets report.html (with the episodes side by side), report.json, and the episodes.
 
 An episode that a fault ended is counted apart, is never the agent's failure, and is played again by the next start.
 """
@@ -28,6 +28,7 @@ examples:
       baseline.name=local baseline.arguments.model=runs/first/base num_tasks=200 output_dir=eval/first
   understudy evaluate my.yaml samples_per_task=8 policy.arguments.temperature=1.0 baseline=eval/first
   understudy evaluate loss.model=runs/first loss.data_path=held_out.jsonl output_dir=eval/loss
+  understudy evaluate world_model.model=runs/world world_model.data_path=held_out.jsonl output_dir=eval/world
 
 environments: math, grid, tools, function_gym, package.module:Class or file.py:Class
 policies: local, endpoint, expert, random, replay, or your own likewise
@@ -76,6 +77,8 @@ def show_result(console: Console, result: EvaluateResult) -> None:
         console.print(text, markup=False, soft_wrap=True)
     if result.losses:
         _show_losses(console, result)
+    if result.predictions:
+        _show_predictions(console, result)
     if result.num_errors:
         text = f"{result.num_errors:,} episodes ended by a fault and are not counted; the same command plays them again"
         messages().print(text, style="yellow", markup=False, soft_wrap=True)
@@ -112,5 +115,26 @@ def _show_losses(console: Console, result: EvaluateResult) -> None:
     for loss in result.losses:
         for name, term in loss.terms.items():
             row = (name, f"{term.loss:.4f}", f"{term.perplexity:.4g}", f"{term.accuracy:.1%}")
-            table.add_row(Text(loss.model), *row)
+            table.add_row(Text(loss.label), *row)
+    console.print(table)
+
+
+def _show_predictions(console: Console, result: EvaluateResult) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from understudy.evaluate.report import percent, shown_estimate
+
+    first = result.predictions[0]
+    title = f"world model over {first.num_observations:,} observations of {first.num_episodes:,} episodes"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("model", "observation", "predicted exactly", "loss", "tokens right"):
+        table.add_column(column, justify="left" if column in ("model", "observation") else "right")
+    for found in result.predictions:
+        exact = shown_estimate(found.exact)
+        table.add_row(Text(found.label), "all", exact, f"{found.loss.loss:.4f}", percent(found.loss.accuracy))
+        for kind, tally in found.by_kind.items():
+            if len(found.by_kind) > 1:
+                table.add_row("", Text(kind), f"{percent(tally.rate)} of {tally.num:,}", "", "")
     console.print(table)

@@ -12,8 +12,8 @@ from understudy.train.config import ObjectiveSection, RenderingSection
 from understudy.train.data_config import Paths
 
 
-class LossSection(ConfigModel):
-    """Held-out loss: how likely a model finds what was done in episodes that it was not trained on."""
+class MeasuredRows(ConfigModel):
+    """Rows that a model was not trained on, and how it is measured on them."""
 
     data_path: Paths = Field(validation_alias="path")
     """File, folder or glob of rows, or a list of these."""
@@ -22,8 +22,8 @@ class LossSection(ConfigModel):
     """Format of the rows; see `data.format` of training."""
 
     model: str | None = None
-    """Model folder, adapter folder, folder of a run, or hub name; by default the one that policy local plays. Where the
-    baseline is a policy local, its model is measured on the same rows."""
+    """Model folder, adapter folder, folder of a run, or hub name; by default those that policies local play, each on
+    what its agents did. Where the baseline has policies local, their models are measured on the same rows."""
 
     max_samples: int | None = Field(None, ge=1)
     """Read only this many episodes, from the beginning; null for all."""
@@ -37,9 +37,6 @@ class LossSection(ConfigModel):
     rendering: RenderingSection = RenderingSection()
     """How messages become tokens."""
 
-    objective: ObjectiveSection = ObjectiveSection()
-    """What is measured; the loss is the very one that training with this objective has."""
-
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the weights are held in; `auto` is what the model was saved in."""
 
@@ -51,6 +48,27 @@ class LossSection(ConfigModel):
 
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off unless you have read that code."""
+
+
+class LossSection(MeasuredRows):
+    """Held-out loss: how likely a model finds what was done in episodes that it was not trained on."""
+
+    objective: ObjectiveSection = ObjectiveSection()
+    """What is measured; the loss is the very one that training with this objective has."""
+
+
+class WorldModelSection(MeasuredRows):
+    """A world model on held-out episodes: its loss on what was observed after each action, and how often it predicts
+    such an observation exactly, to the last token, when it writes the likeliest tokens."""
+
+    observation_roles: tuple[str, ...] | None = None
+    """Roles of the messages that are predicted, e.g. [tool]; null for all."""
+
+    max_batch_size: int = Field(32, ge=1)
+    """Most observations that are predicted together."""
+
+    num_shown: int = Field(20, ge=0)
+    """How many wrong predictions the report shows beside what was observed."""
 
 
 class EvaluateConfig(ConfigModel):
@@ -72,6 +90,9 @@ class EvaluateConfig(ConfigModel):
     baseline: str | Component | None = None
     """What to compare with, on the same tasks and seeds: the folder of an earlier evaluation or collection, or a policy
     (name, arguments) that then plays in place of `policy`."""
+
+    baseline_policies: dict[str, Component] = Field(default_factory=dict)
+    """Who acts for single agents in the baseline, by the agent's name; all others act in it as they do above."""
 
     split: Literal["train", "validation", "test"] = "test"
     """The tasks to play."""
@@ -111,6 +132,9 @@ class EvaluateConfig(ConfigModel):
     loss: LossSection | None = None
     """Measure the held-out loss of a model as well."""
 
+    world_model: WorldModelSection | None = None
+    """Measure how well a model predicts what the environment answers as well."""
+
     @field_validator("k")
     @classmethod
     def _in_order(cls, k: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -121,17 +145,31 @@ class EvaluateConfig(ConfigModel):
     @model_validator(mode="after")
     def _make_sense_together(self) -> Self:
         has_policy = self.policy is not None or bool(self.policies)
-        if self.environment is None and self.loss is None:
-            raise ValueError("give environment and policy (to play), or loss (to measure a model on rows)")
+        measured = [section for section in (self.loss, self.world_model) if section is not None]
+        if self.environment is None and not measured:
+            raise ValueError("give environment and policy (to play), or loss or world_model (to measure on rows)")
         if self.environment is not None and not has_policy:
             raise ValueError("give policy (for all agents), or policies (by the agents' names)")
-        if self.environment is None and has_policy and self.loss is not None and self.loss.model is not None:
+        if self.environment is None and has_policy and any(section.model is not None for section in measured):
             raise ValueError("give environment, so that the policy has something to play")
         if self.k is not None and self.k[-1] > self.samples_per_task:
             raise ValueError(f"pass@{self.k[-1]} needs samples_per_task: {self.k[-1]} or more")
         if isinstance(self.baseline, Component) and self.environment is not None and self.policy is None:
             raise ValueError("a baseline that is a policy plays in place of policy, which is not given")
+        if isinstance(self.baseline, str) and self.baseline_policies:
+            raise ValueError("the baseline was played before; leave out baseline_policies, or give it a policy")
         return self
+
+    @property
+    def plays_baseline(self) -> bool:
+        """Whether a baseline plays here, rather than having been played before."""
+        return isinstance(self.baseline, Component) or bool(self.baseline_policies)
+
+    @property
+    def before(self) -> tuple[Component | None, dict[str, Component]]:
+        """The baseline's `policy` and `policies`, where it plays here."""
+        policy = self.baseline if isinstance(self.baseline, Component) else self.policy
+        return policy, self.policies | self.baseline_policies
 
     @property
     def pass_at(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.collect import CollectConfig, collect, prepare
-from understudy.config import Component, dump_config
+from understudy.config import dump_config
 from understudy.formats import read_episodes
 from understudy.runs import RunFolder, write_atomically
 
@@ -21,8 +21,10 @@ from .config import EvaluateConfig
 from .earlier import EPISODES, check_earlier, earlier_episodes, earlier_label, label_of
 from .findings import Findings, Side
 from .fingerprint import check_same_models, model_fingerprints
-from .held_out import HeldOutLoss, measure_loss, models_to_measure
+from .held_out import HeldOutLoss, measure_loss
+from .measured import check_measured, models_to_measure
 from .pairing import PairedScores, compare
+from .predictions import Predictions, measure_predictions
 from .report import Difference, differences, html_report, json_report
 from .scores import Scores, outcome_of, score, task_id
 
@@ -46,7 +48,8 @@ class EvaluateResult:
         baseline: scores of the baseline, over all that it played.
         comparison: policy minus baseline, task by task.
         differences: the same in words.
-        losses: held-out losses: the policy's model, then the baseline's.
+        losses: held-out losses: those of the policies' models, then the baseline's.
+        predictions: what world models predicted, likewise.
         num_errors: episodes played here that a fault ended; the next start plays them again.
     """
 
@@ -60,6 +63,7 @@ class EvaluateResult:
     comparison: PairedScores | None
     differences: tuple[Difference, ...]
     losses: tuple[HeldOutLoss, ...]
+    predictions: tuple[Predictions, ...]
     num_errors: int
 
 
@@ -98,7 +102,7 @@ def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None
     Raises:
         ConfigError: as `evaluate`.
     """
-    models_to_measure(config)
+    check_measured(config)
     if not overwrite:
         check_same_models(config)
     if config.environment is None:
@@ -112,15 +116,15 @@ def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None
 def _collections(config: EvaluateConfig) -> list[tuple[CollectConfig, str]]:
     """Return what is to be collected, each with what its progress is called."""
     assert config.environment is not None
-    policies = {EPISODES: (config.policy, "playing")}
-    if isinstance(config.baseline, Component):
-        policies[BASELINE] = (config.baseline, "playing the baseline")
+    sides = {EPISODES: (config.policy, config.policies, "playing")}
+    if config.plays_baseline:
+        sides[BASELINE] = (*config.before, "playing the baseline")
     return [
         (
             CollectConfig(
                 environment=config.environment,
                 policy=policy,
-                policies=config.policies,
+                policies=policies,
                 split=config.split,
                 num_episodes=None if config.num_tasks is None else config.num_tasks * config.samples_per_task,
                 samples_per_task=config.samples_per_task,
@@ -133,7 +137,7 @@ def _collections(config: EvaluateConfig) -> list[tuple[CollectConfig, str]]:
             ),
             label,
         )
-        for name, (policy, label) in policies.items()
+        for name, (policy, policies, label) in sides.items()
     ]
 
 
@@ -150,8 +154,24 @@ def _find(config: EvaluateConfig, folder: Path, console: Console | None) -> Find
     comparison = None
     if policy is not None and baseline is not None:
         comparison = compare(baseline.outcomes, policy.outcomes, confidence=config.confidence)
-    losses = [measure_loss(config.loss, name) for name in models_to_measure(config) if config.loss is not None]
-    return Findings(config, policy, baseline, comparison, tuple(losses))
+    losses, predictions = _measure(config, console)
+    return Findings(config, policy, baseline, comparison, losses, predictions)
+
+
+def _measure(
+    config: EvaluateConfig, console: Console | None
+) -> tuple[tuple[HeldOutLoss, ...], tuple[Predictions, ...]]:
+    """Measure models on rows, as far as that is asked for."""
+    losses: list[HeldOutLoss] = []
+    predictions: list[Predictions] = []
+    if (loss := config.loss) is not None:
+        losses = [measure_loss(loss, one) for one in models_to_measure(config, loss)]
+    if (section := config.world_model) is not None:
+        predictions = [
+            measure_predictions(section, one, confidence=config.confidence, console=console)
+            for one in models_to_measure(config, section)
+        ]
+    return tuple(losses), tuple(predictions)
 
 
 def _side(config: EvaluateConfig, label: str, episodes: Path) -> Side:
@@ -177,5 +197,6 @@ def _write(findings: Findings, folder: Path) -> EvaluateResult:
         comparison=findings.comparison,
         differences=tuple(differences(findings)),
         losses=findings.losses,
+        predictions=findings.predictions,
         num_errors=sum(side.scores.num_errors for side in played),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from .config import EvaluateConfig
 from .held_out import HeldOutLoss
 from .pairing import PairedScores
+from .predictions import Predictions
 from .scores import Outcome, Scores
 
 
@@ -36,3 +37,4 @@ class Findings:
     baseline: Side | None
     comparison: PairedScores | None
     losses: tuple[HeldOutLoss, ...]
+    predictions: tuple[Predictions, ...]

@@ -56,8 +56,10 @@ def local_model(component: Component | None) -> str | None:
 def _components(config: EvaluateConfig) -> Iterator[Component | None]:
     yield config.policy
     yield from config.policies.values()
-    if isinstance(config.baseline, Component):
-        yield config.baseline
+    if config.plays_baseline:
+        policy, policies = config.before
+        yield policy
+        yield from policies.values()
 
 
 def _fingerprint(folder: Path) -> str:

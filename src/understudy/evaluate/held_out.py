@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from understudy.config import Component
-from understudy.errors import ConfigError
-from understudy.formats import read_episodes
 from understudy.train.config import ModelSection, TrainConfig, TrainSection
-from understudy.train.data import EpisodeSource
 from understudy.train.data_config import DataSection
-from understudy.types import Episode
 
-from .config import EvaluateConfig, LossSection
-from .fingerprint import local_model
+from .config import LossSection
+from .measured import Measured, label_of_measured
 
 if TYPE_CHECKING:
     from understudy.train.inputs import RunInputs
@@ -41,6 +35,7 @@ class HeldOutLoss:
 
     Args:
         model: its name.
+        agents: whose trajectories were measured; None for all that it plays.
         loss: as training has it: the terms' losses times their coefficients.
         num_episodes, num_turns, num_tokens: what was measured; tokens are those with a loss.
         num_left_out: turns that were refused or too long.
@@ -48,6 +43,7 @@ class HeldOutLoss:
     """
 
     model: str
+    agents: tuple[str, ...] | None
     loss: float
     terms: dict[str, TermLoss]
     num_episodes: int
@@ -56,23 +52,13 @@ class HeldOutLoss:
     num_left_out: int
     data_fingerprint: str
 
-
-def models_to_measure(config: EvaluateConfig) -> list[str]:
-    """Return the models whose loss is wanted: the one under test first, then the baseline's.
-
-    Raises:
-        ConfigError: it cannot be told which model is meant.
-    """
-    if config.loss is None:
-        return []
-    tested = config.loss.model or local_model(config.policy)
-    if tested is None:
-        raise ConfigError("loss.model: name the model to measure; policy is none that runs on this machine (local)")
-    before = local_model(config.baseline) if isinstance(config.baseline, Component) else None
-    return [tested] if before in (None, tested) else [tested, before]
+    @property
+    def label(self) -> str:
+        """What it is called in reports."""
+        return label_of_measured(self.model, self.agents)
 
 
-def measure_loss(config: LossSection, name: str) -> HeldOutLoss:
+def measure_loss(config: LossSection, measured: Measured) -> HeldOutLoss:
     """Measure one model.
 
     Raises:
@@ -85,24 +71,12 @@ def measure_loss(config: LossSection, name: str) -> HeldOutLoss:
     from understudy.train.inputs import prepare_inputs
     from understudy.train.measure import measure
 
-    folder = model_folder(name)
-    inputs = prepare_inputs(_as_training(config, folder), [_source(config)], base=folder, tokenizer=folder)
+    folder = model_folder(measured.model)
+    rows = measured.source(config, SOURCE)
+    inputs = prepare_inputs(_as_training(config, folder), [rows], base=folder, tokenizer=folder)
     device = training_device(config.device)
     model = load_trained(folder, dtype=config.dtype, device=device, trust_remote_code=config.trust_remote_code)
-    return _result(name, inputs, measure(inputs, model))
-
-
-def _source(config: LossSection) -> EpisodeSource:
-    paths = [config.data_path] if isinstance(config.data_path, str) else list(config.data_path)
-    reader = read_episodes(paths, config.format)
-
-    def episodes() -> Iterator[tuple[str, Episode]]:
-        for number, episode in enumerate(reader):
-            if number == config.max_samples:
-                return
-            yield reader.place, episode
-
-    return EpisodeSource(SOURCE, episodes(), held_out=True)
+    return _result(measured, inputs, measure(inputs, model))
 
 
 def _as_training(config: LossSection, folder: str) -> TrainConfig:
@@ -117,14 +91,15 @@ def _as_training(config: LossSection, folder: str) -> TrainConfig:
     )
 
 
-def _result(name: str, inputs: RunInputs, stats: StepStats) -> HeldOutLoss:
+def _result(measured: Measured, inputs: RunInputs, stats: StepStats) -> HeldOutLoss:
     (report,) = inputs.data.reports
     terms = {
         term: TermLoss(found.loss, found.perplexity, found.accuracy, found.weight)
         for term, found in stats.terms.items()
     }
     return HeldOutLoss(
-        model=name,
+        model=measured.model,
+        agents=measured.agents,
         loss=stats.loss,
         terms=terms,
         num_episodes=report.num_episodes,

@@ -61,13 +61,14 @@ def differences(findings: Findings) -> list[Difference]:
 def figure_rows(scores: Sequence[Scores]) -> list[tuple[str, list[str]]]:
     """Return the rows of a table of figures: a name, and a text for each side. Rows without any are left out."""
     rows = [
-        ("success", [_estimate(one.success, percent) for one in scores]),
+        ("success", [shown_estimate(one.success, percent) for one in scores]),
+        *((f"– of {agent}", [_of_agent(one, agent) for one in scores]) for agent in _agents(scores)),
         *((f"pass@{k}", [_passed(one, k, "any") for one in scores]) for k in ks_to_show(scores)),
         *((f"all of {k} succeed (pass^{k})", [_passed(one, k, "all") for one in scores]) for k in ks_to_show(scores)),
-        ("reward", [_estimate(one.reward, "{:.3g}".format) for one in scores]),
-        ("turns of an episode", [_estimate(one.turns, "{:.3g}".format) for one in scores]),
-        ("prompt tokens of an episode", [_estimate(one.prompt_tokens, "{:,.0f}".format) for one in scores]),
-        ("new tokens of an episode", [_estimate(one.completion_tokens, "{:,.0f}".format) for one in scores]),
+        ("reward", [shown_estimate(one.reward, "{:.3g}".format) for one in scores]),
+        ("turns of an episode", [shown_estimate(one.turns, "{:.3g}".format) for one in scores]),
+        ("prompt tokens of an episode", [shown_estimate(one.prompt_tokens, "{:,.0f}".format) for one in scores]),
+        ("new tokens of an episode", [shown_estimate(one.completion_tokens, "{:,.0f}".format) for one in scores]),
         ("tasks", [f"{one.num_tasks:,}" for one in scores]),
         ("episodes", [f"{one.num_episodes:,}" for one in scores]),
         ("ended by a fault, not counted above", [f"{one.num_errors:,}" for one in scores]),
@@ -78,12 +79,23 @@ def figure_rows(scores: Sequence[Scores]) -> list[tuple[str, list[str]]]:
     return [(name, texts) for name, texts in rows if any(texts)]
 
 
-def _estimate(found: Estimate | None, shown: Callable[[float], str]) -> str:
+def shown_estimate(found: Estimate | None, shown: Callable[[float], str] = percent) -> str:
+    """Return a value with its interval; empty where there is none."""
     if found is None:
         return ""
     if not math.isfinite(found.low):
         return f"{shown(found.value)} (one task: no interval)"
     return f"{shown(found.value)}  [{shown(found.low)}, {shown(found.high)}]"
+
+
+def _agents(scores: Iterable[Scores]) -> list[str]:
+    """Return the agents that are scored apart."""
+    return list(dict.fromkeys(agent for one in scores for agent in one.agents))
+
+
+def _of_agent(scores: Scores, agent: str) -> str:
+    found = scores.agents.get(agent)
+    return shown_estimate(found.success) if found is not None else ""
 
 
 def ks_to_show(scores: Iterable[Scores]) -> list[int]:

@@ -26,6 +26,7 @@ def json_report(findings: Findings) -> dict[str, Any]:
         "baseline": _side(findings.baseline),
         "comparison": asdict(findings.comparison) if findings.comparison is not None else None,
         "losses": [asdict(loss) for loss in findings.losses],
+        "world_models": [asdict(found) for found in findings.predictions],
     }
     finite: dict[str, Any] = _finite(report)
     return finite

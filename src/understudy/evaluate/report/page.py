@@ -21,7 +21,7 @@ from understudy.types import Episode
 
 from .charts import Row, Series, curves, histogram, interval_plot
 from .episodes import SideBySide, side_by_side
-from .figures import differences, figure_rows, ks_to_show, percent
+from .figures import differences, figure_rows, ks_to_show, percent, shown_estimate
 from .tasks import KINDS, TaskResult, most_telling, rate, task_results
 
 MAX_TASKS_IN_GRID = 2_000
@@ -132,7 +132,7 @@ def _num_turns(outcome: Outcome) -> float | None:
 @lru_cache(maxsize=1)
 def _template() -> Template:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    environment.filters.update({"percent": percent, "rate": rate})
+    environment.filters.update({"interval": shown_estimate, "percent": percent, "rate": rate})
     return environment.from_string(_resource("report.html.j2"))
 
 
