@@ -51,6 +51,9 @@ EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # By default torch's threads spin while they wait for one another: where other programs want the cores too, each
+    # step of a small model then takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # text that the terminal's encoding lacks is shown, not died of
