@@ -28,8 +28,8 @@ Look next at the report, which shows episodes before and after side by side; at 
   understudy tokens {folder}/curate/train.jsonl --model {folder}/train/final --limit 1
 at the tasks, with you as the agent:
   understudy play {environment}
-and at the same with something changed:
-  understudy run {folder}/config.yaml output_dir=runs/second collect.num_episodes=100
+and at the same with something changed, such as fewer episodes of the expert:
+  understudy run {folder}/config.yaml output_dir=runs/second collect.num_episodes=200
 """
 
 
@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     config = read_run_config(read_document(CONFIG).value | {"output_dir": args.output_dir})
     status = run_pipeline(config, overwrite=args.overwrite)
     if status == 0 and config.collect is not None:
-        text = NEXT.format(folder=args.output_dir, environment=config.collect.environment.name)
+        environment = config.collect.environment
+        words = [environment.name, *(f"{key}={value}" for key, value in environment.arguments.items())]
+        text = NEXT.format(folder=args.output_dir, environment=" ".join(words))
         messages().print(text, end="", markup=False, soft_wrap=True)
     return status

@@ -244,10 +244,14 @@ def _run_stage(
 
 
 def _beginning(planned: PlannedStage, config: RunConfig) -> str:
-    """Say that a stage begins, with what it was given of the stages before."""
+    """Say that a stage begins, with the places and the environment that it was given; `plan` knows the rest."""
     text = {"new": "starting", "begun": "going on", "done": "done"}[planned.state]
-    following = [f"{key}={value}" for key, value in config.following(planned.stage.name).items()]
-    return ", ".join([text, *([planned.changes] if planned.changes else []), *following])
+    given = [
+        f"{key}={value}"
+        for key, value in config.following(planned.stage.name).items()
+        if key == "environment.name" or (isinstance(value, str) and value.startswith(config.output_dir))
+    ]
+    return ", ".join([text, *([planned.changes] if planned.changes else []), *given])
 
 
 def _discard(markers: Markers, stages: Sequence[AnyStage]) -> None:
