@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from understudy.config import Component
@@ -23,8 +22,7 @@ def model_fingerprints(config: EvaluateConfig) -> dict[str, str]:
     """Return a fingerprint of each local model folder that is played, by its name."""
     from understudy.models.export import find_model
 
-    names = dict.fromkeys(local_model(component) for component in _components(config))
-    return {name: _fingerprint(find_model(name)) for name in names if name is not None and Path(name).exists()}
+    return {name: _fingerprint(find_model(name)) for name in models_played(config) if Path(name).exists()}
 
 
 def check_same_models(config: EvaluateConfig) -> None:
@@ -46,20 +44,21 @@ def check_same_models(config: EvaluateConfig) -> None:
             )
 
 
+def models_played(config: EvaluateConfig) -> list[str]:
+    """Return all models that are played on this machine, each once."""
+    components: list[Component | None] = [config.policy, *config.policies.values()]
+    if config.plays_baseline:
+        policy, policies = config.before
+        components += [policy, *policies.values()]
+    models = (local_model(component) for component in components)
+    return list(dict.fromkeys(model for model in models if model is not None))
+
+
 def local_model(component: Component | None) -> str | None:
     """Return the model that a policy plays on this machine; None for other policies."""
     if component is None or component.name != "local" or "model" not in component.arguments:
         return None
     return str(component.arguments["model"])
-
-
-def _components(config: EvaluateConfig) -> Iterator[Component | None]:
-    yield config.policy
-    yield from config.policies.values()
-    if config.plays_baseline:
-        policy, policies = config.before
-        yield policy
-        yield from policies.values()
 
 
 def _fingerprint(folder: Path) -> str:

@@ -22,7 +22,7 @@ from understudy.collect import CollectConfig
 from understudy.config import ConfigModel
 from understudy.models.export import FINAL
 from understudy.rendering import ServerProfile
-from understudy.train.config import RenderingSection
+from understudy.train.config import ObjectiveSection, RenderingSection
 
 STAGES = ("collect", "curate", "train", "evaluate")
 """The stages in the order in which they run, each also the name of its section, its folder and its command."""
@@ -106,11 +106,15 @@ def following(value: Mapping[str, Any]) -> Iterator[Following]:
     if "train" in there:
         yield from _of_train(value, folder, there)
     if "evaluate" in there:
-        if "collect" in there:
+        is_actor = "train" not in there or _objective(value["train"]) != "world_model"
+        plays = is_actor or any(key in value["evaluate"] for key in ("policy", "policies"))
+        if "collect" in there and plays:
             yield Following(("evaluate", "environment"), value["collect"].get("environment"), "collect.environment")
             yield Following(("evaluate", "max_turns"), _max_turns(value), "collect.max_turns", is_default=True)
         if "train" in there:
-            yield from _of_trained_model(value, folder)
+            if is_actor:
+                yield from _of_trained_policies(value, folder)
+            yield from _of_held_out(value, folder, is_actor)
 
 
 def _of_train(value: Mapping[str, Any], folder: Path, there: list[str]) -> Iterator[Following]:
@@ -135,10 +139,33 @@ def _of_train(value: Mapping[str, Any], folder: Path, there: list[str]) -> Itera
         yield Following((*data, "sources"), None, "the stages before, whose episodes are trained on")
 
 
-def _of_trained_model(value: Mapping[str, Any], folder: Path) -> Iterator[Following]:
-    """Yield what is evaluated once a model is trained: it, against itself before, played as it was trained."""
+def _of_trained_policies(value: Mapping[str, Any], folder: Path) -> Iterator[Following]:
+    """Yield who plays once models are trained: they, against themselves before, asked as they were trained."""
     train = value["train"]
-    model, rendering, settings, data = (_section(train, name) for name in ("model", "rendering", "train", "data"))
+    policies = train.get("policies")
+    if not isinstance(policies, Mapping):
+        yield from _played(value, ("policy",), ("baseline",), train, folder / "train")
+        return
+    for name, section in policies.items():
+        given = section if isinstance(section, Mapping) else {}
+        agents = given.get("agents") or ([] if given.get("policies") else [name])
+        trained = {**train, **({"model": given["model"]} if isinstance(given.get("model"), Mapping) else {})}
+        for agent in agents:
+            before: Keys = ("baseline_policies", agent)
+            yield from _played(value, ("policies", agent), before, trained, folder / "train" / name)
+
+
+def _played(
+    value: Mapping[str, Any], policy: Keys, before: Keys, train: Mapping[str, Any], folder: Path
+) -> Iterator[Following]:
+    """Yield a policy of the evaluation that plays a trained model, and what plays in its place in the baseline.
+
+    Args:
+        policy, before: where the two stand in the evaluation's config.
+        train: the config of the model's training.
+        folder: of the model's run.
+    """
+    model, rendering, settings = (_section(train, name) for name in ("model", "rendering", "train"))
     defaults = _copy(RenderingSection().model_dump(mode="json"))
     profile = {key: item for key, item in rendering.items() if key in ServerProfile.model_fields}
     playing = {
@@ -147,26 +174,47 @@ def _of_trained_model(value: Mapping[str, Any], folder: Path) -> Iterator[Follow
         "trust_remote_code": model.get("trust_remote_code"),
         "device": settings.get("device") if settings.get("device") != "auto" else None,
     }
-    policy: Keys = ("evaluate", "policy")
+    policy = ("evaluate", *policy)
     yield Following((*policy, "name"), "local", "the train stage")
-    final = str(folder / "train" / FINAL)
-    yield Following((*policy, "arguments", "model"), final, "the train stage", is_place=True)
+    yield Following((*policy, "arguments", "model"), str(folder / FINAL), "the train stage", is_place=True)
     for name, argument in playing.items():
         if argument:
             yield Following((*policy, "arguments", name), argument, "the train stage", is_default=True)
     arguments = _get(value, (*policy, "arguments"))
     if isinstance(arguments, Mapping):
-        before = model["path"] if model.get("path") is not None else str(folder / "train" / TINY_BASE)
-        baseline = {"name": "local", "arguments": {**arguments, "model": before}}
-        yield Following(("evaluate", "baseline"), baseline, "train.model", is_default=True, is_place=True)
-    if data.get("validation_path") is not None:
-        loss: Keys = ("evaluate", "loss")
-        held_out = data["validation_path"]
+        base = model["path"] if model.get("path") is not None else str(folder / TINY_BASE)
+        baseline = {"name": "local", "arguments": {**arguments, "model": base}}
+        yield Following(("evaluate", *before), baseline, "train.model", is_default=True, is_place=True)
+
+
+def _of_held_out(value: Mapping[str, Any], folder: Path, is_actor: bool) -> Iterator[Following]:
+    """Yield what is measured on the episodes that are held out from training.
+
+    Args:
+        is_actor: the model is played too; else it has to be named here.
+    """
+    train = value["train"]
+    held_out, objective = _section(train, "data").get("validation_path"), _section(train, "objective")
+    if held_out is None:
+        return
+    measured = {"loss": {"rendering": train.get("rendering"), "objective": objective}}
+    if _objective(train) in ("world_model", "combined"):
+        roles = objective.get("observation_roles")
+        measured["world_model"] = {"rendering": train.get("rendering"), "observation_roles": roles}
+    for name, settings in measured.items():
         source = "train.data.validation_path"
-        yield Following((*loss, "data_path"), held_out, source, is_default=True, is_place=True)
-        for name in ("rendering", "objective"):
-            if _section(train, name):
-                yield Following((*loss, name), train[name], f"train.{name}", is_default=True)
+        section: Keys = ("evaluate", name)
+        yield Following((*section, "data_path"), held_out, source, is_default=True, is_place=True)
+        if not is_actor:
+            final = str(folder / "train" / FINAL)
+            yield Following((*section, "model"), final, "the train stage", is_default=True, is_place=True)
+        for key, setting in settings.items():
+            if setting:
+                yield Following((*section, key), setting, f"train.{key}", is_default=True)
+
+
+def _objective(train: Mapping[str, Any]) -> Any:
+    return _section(train, "objective").get("name", ObjectiveSection.model_fields["name"].default)
 
 
 def _max_turns(value: Mapping[str, Any]) -> Any:

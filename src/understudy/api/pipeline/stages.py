@@ -16,11 +16,11 @@ from understudy.api.datasets import open_sources
 from understudy.api.train import TINY_BASE, check_training, train
 from understudy.collect import CollectConfig, CollectResult, collect, prepare
 from understudy.collect.config import CHANGEABLE
-from understudy.config import Component, ConfigModel
+from understudy.config import ConfigModel
 from understudy.curate import CurateConfig, CurateResult, EpisodeStatistics, curate
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import EvaluateConfig, EvaluateResult, Scores, check_evaluation, evaluate
-from understudy.evaluate.fingerprint import local_model
+from understudy.evaluate.fingerprint import models_played
 from understudy.formats import list_files
 from understudy.models.export import FINAL
 from understudy.models.tiny import architectures
@@ -164,12 +164,16 @@ class TrainStage(Stage[TrainConfig, "TrainResult"]):
     name = "train"
 
     def check(self) -> None:
+        for config in self.config.by_policy().values():
+            self._check(config)
+
+    def _check(self, config: TrainConfig) -> None:
         from understudy.train.setup import make_objective, make_renderer
 
-        check_training(self.config, () if self.reads_earlier else open_sources(self.config.data))
-        objective, model = make_objective(self.config.objective), self.config.model
+        check_training(config, () if self.reads_earlier else open_sources(config.data))
+        objective, model = make_objective(config.objective), config.model
         if model.path is not None:
-            make_renderer(self.config.rendering, model, model.tokenizer or model.path, objective)
+            make_renderer(config.rendering, model, model.tokenizer or model.path, objective)
         elif model.tiny not in architectures():
             known = ", ".join(architectures())
             near = did_you_mean(str(model.tiny), architectures())
@@ -179,8 +183,10 @@ class TrainStage(Stage[TrainConfig, "TrainResult"]):
         data = self.config.data
         paths = [source.path for source in data.by_name().values()]
         files = [file for path in [*paths, data.validation_path] if path is not None for file in list_files(path)]
-        more = (self.config.model.path, self.config.model.tokenizer, self.config.rendering.chat_template)
-        return [*files, *(file for path in more if path is not None for file in _model_files(path))]
+        models = {config.model for config in self.config.by_policy().values()}
+        more = [name for model in models for name in (model.path, model.tokenizer) if name is not None]
+        more += [self.config.rendering.chat_template] if self.config.rendering.chat_template is not None else []
+        return [*files, *(file for path in sorted(set(more)) for file in _model_files(path))]
 
     def run(self, console: Console | None) -> TrainResult:
         result = train(self.config)
@@ -189,10 +195,15 @@ class TrainStage(Stage[TrainConfig, "TrainResult"]):
         return result
 
     def outputs(self, result: TrainResult) -> list[Path]:
-        base = [] if self.config.model.path is not None else [self.folder / TINY_BASE]
-        return [self.folder / FINAL, *base]
+        made = []
+        for config in self.config.by_policy().values():
+            folder = Path(config.output_dir)
+            made += [folder / FINAL, *([] if config.model.path is not None else [folder / TINY_BASE])]
+        return made
 
     def summary(self, result: TrainResult) -> str:
+        if result.policies:
+            return "; ".join(f"{name}: {self.summary(one)}" for name, one in result.policies.items())
         text = f"{result.step:,} of {result.num_steps:,} steps"
         text += ", early: the validation loss no longer fell" if result.is_early else ""
         if result.best_loss is not None:
@@ -213,12 +224,11 @@ class EvaluateStage(Stage[EvaluateConfig, EvaluateResult]):
 
     def inputs(self) -> list[str]:
         config = self.config
-        components = [config.policy, *config.policies.values()]
-        components += [config.baseline] if isinstance(config.baseline, Component) else []
-        models = [local_model(component) for component in components]
-        files = [file for model in models if model is not None for file in _model_files(model)]
+        measured = [section for section in (config.loss, config.world_model) if section is not None]
+        models = [*models_played(config), *(section.model for section in measured if section.model is not None)]
+        files = [file for model in dict.fromkeys(models) for file in _model_files(model)]
         files += list_files(config.baseline) if isinstance(config.baseline, str) else []
-        return files + (list_files(config.loss.data_path) if config.loss is not None else [])
+        return files + [file for section in measured for file in list_files(section.data_path)]
 
     def run(self, console: Console | None) -> EvaluateResult:
         return evaluate(self.config, console=console)
@@ -230,9 +240,15 @@ class EvaluateStage(Stage[EvaluateConfig, EvaluateResult]):
         parts = []
         if result.metrics is not None:
             parts.append(f"success {_percent(result.metrics)}" + _before(result.baseline, _percent))
-        if result.losses:
-            tested, *others = [f"{found.loss:.4f}" for found in result.losses]
-            parts.append(f"held-out loss {tested}" + _before(others[0] if others else None, str))
+        losses: dict[tuple[str, ...] | None, list[str]] = {}
+        for found in result.losses:
+            losses.setdefault(found.agents, []).append(f"{found.loss:.4f}")
+        for agents, (tested, *others) in losses.items():
+            whose = f" of {', '.join(agents)}" if agents is not None else ""
+            parts.append(f"held-out loss{whose} {tested}" + _before(others[0] if others else None, str))
+        if result.predictions:
+            exact = result.predictions[0].exact
+            parts.append(f"{exact.value:.1%} of {exact.num_samples:,} observations predicted exactly")
         if result.num_errors:
             parts.append(f"{result.num_errors:,} episodes ended by a fault: the same command plays them again")
         return ", ".join(parts)
