@@ -1,7 +1,7 @@
 """The README's commands run, and print what it says.
 
-In a ``console`` block a line that begins with ``$`` is a command and the lines below it are its output, stdout and
-stderr together. ``...`` stands for anything.
+In a ``console`` block a line that begins with ``$`` is a command, continued where it ends with a backslash, and the
+lines below it are its output, stdout and stderr together. ``...`` stands for anything.
 """
 
 from __future__ import annotations
@@ -22,10 +22,18 @@ QUICK_START = "understudy quickstart"
 
 def commands(page: Path) -> list[tuple[str, str]]:
     """Return the commands of a page's console blocks and the output that it shows for each."""
+    return commands_in(page.read_text(encoding="utf-8"))
+
+
+def commands_in(text: str) -> list[tuple[str, str]]:
+    """Return the commands of a part of a page, as `commands` does."""
     found: list[tuple[str, str]] = []
-    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.M | re.S):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, _, output = part.partition("\n")
+            while command.endswith("\\"):
+                more, _, output = output.partition("\n")
+                command = command[:-1] + more.strip()
             found.append((command, output))
     return found
 

@@ -37,7 +37,8 @@ class EndpointPolicy(Policy):
 
     Args:
         model: the model's name at the server.
-        base_url: such as ``http://localhost:8000/v1``; by default OpenAI's.
+        base_url: such as ``http://localhost:8000/v1``; by default what the environment variable ``OPENAI_BASE_URL``
+            says, else OpenAI's.
         api_key_env: environment variable that holds the key. Keys are never read from a config, nor written down.
         temperature, top_p, max_tokens, max_completion_tokens: sent when given; else the server's defaults hold.
         send_seed: send a seed of its own with every request, for servers that sample repeatably.
