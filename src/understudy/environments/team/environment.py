@@ -20,7 +20,7 @@ PLANNER, SOLVER = "planner", "solver"
 
 PLANNER_RULES = (
     "You have the manual; your partner stands at the machines and sees the lamps. Tell your partner how to set each "
-    "machine: its name, then the number for the colour of its lamp."
+    "machine: its name, the colour of its lamp, and the number for that colour."
 )
 SOLVER_RULES = (
     "You stand at the machines; your partner has the manual. Tell your partner each machine and the colour of its "
@@ -182,7 +182,9 @@ class Team(MultiAgentEnvironment[TeamState]):
         """Report, look up, or set what has been told; ask where that is missing."""
         now = self.state.now
         if agent == PLANNER:
-            return says(_list(now.looked_up(self.state.manual)) or "What colours do the lamps have?")
+            settings = now.looked_up(self.state.manual)
+            told = {machine: f"{now.reported[machine]} {setting}" for machine, setting in settings.items()}
+            return says(_list(told) or "What colours do the lamps have?")
         for machine in now.lamps:
             if machine in now.told and machine not in now.dials:
                 return calls("set_dial", machine=machine, value=now.told[machine])
