@@ -12,9 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from understudy.collect import CollectConfig, collect
 from understudy.config import config_from_dict
 from understudy.curate import CurateConfig, CurateResult, curate
-from understudy.curate.rules import AgentCount, AgentRatios, apply_rules, summarise, task_of
+from understudy.curate.rules import (
+    AgentCount,
+    AgentRatios,
+    ReplayBuffer,
+    apply_rules,
+    held_out_tasks,
+    summarise,
+    task_of,
+)
+from understudy.environments.relabelling import ORIGIN
 from understudy.errors import ConfigError
 from understudy.formats import read_episodes, write_episodes
 from understudy.types import Episode, Trajectory
@@ -294,3 +304,94 @@ def test_a_task_is_told_by_what_is_known_of_it() -> None:
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, fields: dict) -> None:
     with pytest.raises(ConfigError):
         run(tmp_path, [episode(0)], **fields)
+
+
+def test_a_replay_buffer_keeps_the_newest_and_counts_what_goes(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    old = run(tmp_path / "old", [episode(n) for n in range(6)])
+    new = [episode(n) for n in range(6, 10)]
+    result = run(tmp_path, new, replay_path=str(old.train), replay_buffer_size=7)
+    assert ids(result.train) == [f"e{n}" for n in range(3, 10)]
+    assert result.rules[-1].reasons == {"older than those that fit": 3}
+    assert ids(run(tmp_path, new, replay_path=str(old.train), overwrite=True).train) == [f"e{n}" for n in range(10)]
+
+
+def test_what_was_kept_is_judged_again_with_what_is_new(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    old = run(tmp_path / "old", [episode(0, task="a", reward=0.5), episode(1, task="b", reward=1.0)])
+    new = [episode(2, task="a", reward=1.0), episode(3, task="b", reward=0.1)]
+    result = run(tmp_path, new, replay_path=[str(old.train)], best_of_n=1)
+    assert ids(result.train) == ["e1", "e2"]
+
+
+def test_held_out_tasks_stay_held_out_in_a_buffer_and_have_their_share_of_it(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"validation_split": 0.25, "replay_buffer_size": 40}
+    files: list[str] = []
+    held_out: set[str] = set()
+    trained: set[str] = set()
+    for number in range(6):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        episodes = [episode(100 * number + n) for n in range(30)]
+        result = run(folder, episodes, replay_path=files, **fields)
+        files = [str(result.train), str(result.validation)]
+        held_out.update(ids(result.validation))
+        trained.update(ids(result.train))
+        newest = [id for id in ids(result.train) if int(id[1:]) >= 100 * number]
+        assert ids(result.train)[-len(newest) :] == newest
+    assert not held_out & trained
+    assert (result.num_train, result.num_validation) == (30, 10)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.sampled_from([0.0, 0.2, 0.5]))
+def test_a_buffer_holds_no_more_than_its_size_and_leaves_out_the_oldest_of_each_side(
+    num: int, size: int, share: float
+) -> None:
+    candidates = [summarise(episode(n), n) for n in range(num)]
+    rule = ReplayBuffer(size, share, seed=0)
+    (kept, _) = apply_rules([rule], candidates)
+    held_out = held_out_tasks(candidates, share, 0)
+    assert len(kept) <= max(size, 2 if held_out else 1)
+    for side in (True, False):
+        here = [c for c in candidates if (c.task in held_out) is side]
+        mine = [c for c in kept if (c.task in held_out) is side]
+        assert mine == here[len(here) - len(mine) :]
+
+
+GRID: dict[str, Any] = {"name": "grid", "arguments": {"interface": "text"}}
+
+
+@pytest.fixture(scope="module")
+def wandered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Episodes of somebody who seldom finds the way."""
+    folder = tmp_path_factory.mktemp("wandered")
+    policy = {"name": "mixture", "arguments": {"chance": 0.3}}
+    collect(CollectConfig(environment=GRID, policy=policy, num_episodes=60, output_dir=str(folder)))
+    return folder
+
+
+def test_hindsight_adds_failures_as_successes_and_counts_them(wandered: Path, tmp_path: Path) -> None:
+    def curated(name: str, **fields: Any) -> CurateResult:
+        given = {"path": str(wandered), "output_dir": str(tmp_path / name), "only_success": True}
+        return curate(config_from_dict(CurateConfig, given | fields))
+
+    plain, more = curated("plain"), curated("more", hindsight=True, environment=GRID)
+    added = [e for e in read_episodes(str(more.train)) if ORIGIN in e.metadata]
+    failed = {e.id for e in read_episodes(str(wandered)) if e.success is False}
+    assert plain.num_relabelled == 0
+    assert len(added) == more.num_relabelled > 10
+    assert more.num_read == plain.num_read + more.num_relabelled
+    assert more.num_train == plain.num_train + more.num_relabelled
+    assert all(e.success and e.metadata[ORIGIN] in failed for e in added)
+    assert json.loads((tmp_path / "more" / "curation_stats.json").read_text())["num_relabelled"] == len(added)
+    assert ids(tmp_path / "more" / "relabelled.jsonl") == [e.id for e in added]
+    again = curated("again", hindsight=True, environment=GRID, replay_path=str(more.train), deduplicate=True)
+    assert again.num_train == more.num_train
+
+
+def test_hindsight_needs_an_environment_that_can_say_what_was_reached(wandered: Path, tmp_path: Path) -> None:
+    fields = {"path": str(wandered), "output_dir": str(tmp_path / "out"), "hindsight": True}
+    with pytest.raises(ConfigError, match="hindsight asks the environment which task was solved; give environment"):
+        config_from_dict(CurateConfig, fields)
+    with pytest.raises(ConfigError, match="function_gym cannot say which other task an episode has solved"):
+        curate(config_from_dict(CurateConfig, fields | {"environment": {"name": "function_gym"}}))

@@ -72,6 +72,9 @@ def _show(result: CurateResult) -> None:
             row.append(", ".join(f"{agent} {count.num_kept:,}" for agent, count in rule.agents.items()) or "-")
         table.add_row(*row)
     results().print(table)
+    if result.num_relabelled:
+        text = f"{result.num_relabelled:,} of these episodes failed and are successes at the tasks that they did solve"
+        messages().print(text, markup=False, soft_wrap=True)
     text = f"wrote {result.num_train:,} episodes to {result.train}"
     if result.validation is not None:
         text += f" and {result.num_validation:,} to {result.validation}"

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from understudy.config import ConfigModel
+from understudy.config import Component, ConfigModel
 
 
 class CurateConfig(ConfigModel):
@@ -17,6 +17,17 @@ class CurateConfig(ConfigModel):
 
     format: str = "auto"
     """Format of the rows."""
+
+    replay_path: str | tuple[str, ...] = ()
+    """What earlier curations kept, such as their train.jsonl and validation.jsonl: older than `path`, and judged by the
+    same rules again. For loops that go on with what they have."""
+
+    hindsight: bool = False
+    """Add failed episodes as successes at the task that they did solve, where `environment` can say which: to come to
+    the place that was reached, to serve the request that was served. They are written to relabelled.jsonl too."""
+
+    environment: Component | None = None
+    """The environment of the episodes, with its arguments; `hindsight` asks it."""
 
     output_dir: str
     """Folder for train.jsonl, validation.jsonl where a share is held out, their statistics, and curation_stats.json:
@@ -68,6 +79,10 @@ class CurateConfig(ConfigModel):
     kept as these ratios allow, drawn at random, and one at least of each agent that has any; 0 leaves an agent out.
     Name all agents of the data. An agent that has none left after the rules before does not hold the others down."""
 
+    replay_buffer_size: int | None = Field(None, ge=1)
+    """Keep at most so many episodes, the newest: those of `path` after those of `replay_path`. Where tasks are held
+    out, that share of the number is theirs."""
+
     validation_split: float = Field(0.0, ge=0, lt=1)
     """Share of the tasks that is held out, one at least. All episodes of a task stay on one side."""
 
@@ -83,4 +98,6 @@ class CurateConfig(ConfigModel):
         ratios = self.agent_ratios.values()
         if ratios and not (all(0 <= ratio < float("inf") for ratio in ratios) and any(ratios)):
             raise ValueError(f"agent_ratios {self.agent_ratios}: give numbers from 0 up, and one above 0")
+        if self.hindsight and self.environment is None:
+            raise ValueError("hindsight asks the environment which task was solved; give environment")
         return self

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from understudy.config import dump_config
 from understudy.errors import ConfigError, did_you_mean
-from understudy.formats import read_episodes, write_episodes
+from understudy.formats import list_files, read_episodes, write_episodes
 from understudy.runs import write_atomically
 from understudy.types import Episode
 
 from .config import CurateConfig
+from .hindsight import RELABELLED, Watch, write_relabelled
 from .rules import Candidate, Encode, RuleReport, apply_rules, held_out_tasks, rules_of, summarise
 from .statistics import EpisodeStatistics
 
@@ -22,8 +23,8 @@ REPORT = "curation_stats.json"
 Chosen = dict[int, tuple[int, ...]]
 """Which trajectories are kept, by the episode's position in the data."""
 
-Watch = Callable[[Iterable[Episode], str], Iterator[Episode]]
-"""Passes episodes on and shows how far it has come; the text says with what."""
+Source = tuple[list[str], str]
+"""Paths, and the format of their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,10 @@ class CurateResult:
     Args:
         train: the file of episodes to train on.
         validation: that of those held out; None where nothing is.
-        num_read: episodes in the data.
+        num_read: episodes in the data, those that were added in hindsight included.
         num_train, num_validation: episodes in the files.
         rules: what each rule did, in the order in which they were applied.
+        num_relabelled: failed episodes that were added as successes at other tasks.
     """
 
     train: Path
@@ -44,6 +46,7 @@ class CurateResult:
     num_train: int
     num_validation: int
     rules: tuple[RuleReport, ...]
+    num_relabelled: int = 0
 
 
 def curate(
@@ -63,13 +66,15 @@ def curate(
     folder = Path(config.output_dir)
     names = ["train"] + ["validation"] * bool(config.validation_split)
     targets = {name: folder / f"{name}.{config.output_format}" for name in names}
-    source = [config.path] if isinstance(config.path, str) else list(config.path)
-    _check_sources(source, targets.values(), overwrite=overwrite)
+    sources = _sources(config)
+    _check_sources(sources, targets.values(), overwrite=overwrite)
     encode = _encoder(config)
-    candidates = [
-        summarise(episode, index, encode)
-        for index, episode in enumerate(watch(read_episodes(source, config.format), "judging"))
-    ]
+    num_relabelled = 0
+    if config.hindsight:
+        folder.mkdir(parents=True, exist_ok=True)
+        num_relabelled = write_relabelled(config, folder / RELABELLED, watch)
+        sources += [([str(folder / RELABELLED)], "native")] * bool(num_relabelled)
+    candidates = [summarise(episode, index, encode) for index, episode in enumerate(watch(_read(sources), "judging"))]
     _check_agents(config, candidates)
     kept, reports = apply_rules(rules_of(config), candidates)
     if not kept:
@@ -86,7 +91,7 @@ def curate(
         parts[name][candidate.index] = candidate.trajectories
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in targets.items():
-        _write(config, source, target, parts[name], watch)
+        _write(sources, target, parts[name], watch)
     result = CurateResult(
         train=targets["train"],
         validation=targets.get("validation"),
@@ -94,6 +99,7 @@ def curate(
         num_train=len(parts["train"]),
         num_validation=len(parts["validation"]),
         rules=tuple(reports),
+        num_relabelled=num_relabelled,
     )
     write_atomically(folder / "config.yaml", dump_config(config))
     report = asdict(result) | {name: str(target) for name, target in targets.items()}
@@ -101,11 +107,22 @@ def curate(
     return result
 
 
-def _write(config: CurateConfig, source: list[str], target: Path, chosen: Chosen, watch: Watch) -> None:
+def _sources(config: CurateConfig) -> list[Source]:
+    """Return what is read, the oldest first."""
+    replay, path = ([given] if isinstance(given, str) else list(given) for given in (config.replay_path, config.path))
+    return [(replay, "native")] * bool(replay) + [(path, config.format)]
+
+
+def _read(sources: Iterable[Source]) -> Iterator[Episode]:
+    for paths, format in sources:
+        yield from read_episodes(paths, format)
+
+
+def _write(sources: list[Source], target: Path, chosen: Chosen, watch: Watch) -> None:
     statistics = EpisodeStatistics()
 
     def kept() -> Iterator[Episode]:
-        for index, episode in enumerate(watch(read_episodes(source, config.format), f"writing {target.name}")):
+        for index, episode in enumerate(watch(_read(sources), f"writing {target.name}")):
             if index in chosen:
                 trajectories = tuple(episode.trajectories[i] for i in chosen[index])
                 narrowed = replace(episode, trajectories=trajectories)
@@ -117,10 +134,8 @@ def _write(config: CurateConfig, source: list[str], target: Path, chosen: Chosen
     write_atomically(target.with_name(f"{target.name.partition('.')[0]}_stats.json"), stats + "\n")
 
 
-def _check_sources(source: list[str], targets: Iterable[Path], *, overwrite: bool) -> None:
-    from understudy.formats import list_files
-
-    files = list_files(source)
+def _check_sources(sources: list[Source], targets: Iterable[Path], *, overwrite: bool) -> None:
+    files = [file for paths, _ in sources for file in list_files(paths)]
     if "-" in files:
         raise ConfigError("path: standard input cannot be read twice; save it to a file first")
     for target in targets:

@@ -235,6 +235,27 @@ class MaxTrajectories:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayBuffer:
+    """Keeps so many of the newest episodes: of those that are held out their share, and of the others the rest."""
+
+    num: int
+    validation_split: float
+    seed: int
+    name: str = "replay_buffer_size"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        held_out = held_out_tasks(candidates, self.validation_split, self.seed)
+        num_held_out = max(1, round(self.num * self.validation_split)) if held_out else 0
+        room = {True: num_held_out, False: max(1, self.num - num_held_out)}
+        out: list[Verdict] = []
+        for candidate in reversed(candidates):
+            side = candidate.task in held_out
+            out.append(candidate if room[side] > 0 else "older than those that fit")
+            room[side] -= 1
+        return out[::-1]
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRatios:
     """Balances the agents' trajectories.
 
@@ -288,6 +309,8 @@ def rules_of(config: CurateConfig) -> list[Rule]:
         rules.append(BestOfN(config.best_of_n))
     if config.max_trajectories is not None:
         rules.append(MaxTrajectories(config.max_trajectories, config.seed))
+    if config.replay_buffer_size is not None:
+        rules.append(ReplayBuffer(config.replay_buffer_size, config.validation_split, config.seed))
     if config.agent_ratios:
         rules.append(AgentRatios(config.agent_ratios, config.seed))
     return rules

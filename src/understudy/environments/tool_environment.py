@@ -97,15 +97,23 @@ class ToolEnvironment(TaskEnvironment[_Play[State]], Generic[State]):
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode of `task`, or of one that is drawn from the seed."""
+        return self.open(task, seed)
+
+    async def step(self, actions: Mapping[str, Message]) -> Step:
+        """Take the agent's action."""
+        return self.take(actions[AGENT])
+
+    def open(self, task: JSON, seed: int | None = None) -> Step:
+        """Do what `reset` does, at once."""
         state, messages = self._opened(self.begin, task, seed)
         self._play = _Play(state)
         observation = replace(self.observe(messages), tools=self.tools)
         return Step(observations={AGENT: observation}, success={AGENT: self.is_success()})
 
-    async def step(self, actions: Mapping[str, Message]) -> Step:
-        """Take the agent's action."""
+    def take(self, action: Message) -> Step:
+        """Do what `step` does, at once."""
         play = self._next_step()
-        messages = self._react(play, actions[AGENT])
+        messages = self._react(play, action)
         is_truncated = self._truncate(play)
         is_over = play.stop_reason is not None
         reward, success = self.reward(is_over), self.is_success()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from understudy.environments.base import ExpertStuck, Observation
+from understudy.environments.relabelling import hindsight, states_of
 from understudy.environments.tool_environment import ToolEnvironment, calls, says, system, user
 from understudy.environments.toolbox import Toolbox
 from understudy.errors import ConfigError, did_you_mean
-from understudy.types import JSON, Message
+from understudy.types import JSON, Episode, Message
 
 from .generate import Puzzle, draw_path, draw_sokoban
 from .puzzle import DIRECTIONS, Cell, Layout, Position, draw_map, is_solved, move, parse_map, solve
@@ -183,6 +184,28 @@ class Grid(ToolEnvironment[GridState]):
         direction = state.plan.pop(0)
         state.planned_at = move(state.layout, state.position, direction)
         return says(direction) if self._interface == "text" else calls("move", direction=direction)
+
+    def relabel(self, episode: Episode) -> list[Episode]:
+        """Return the episode as one whose target is where it led: the last place that it reached by a short enough way.
+
+        Where there are boxes, their places are the targets.
+        """
+        states = states_of(self, episode)
+        return hindsight(self, episode, self._reached(states))
+
+    def _reached(self, states: list[GridState]) -> Iterator[JSON]:
+        """Yield the tasks to come to the places of some states from that of the first, the last place first."""
+        start, tried = states[0], set()
+        for state in reversed(states[1:]):
+            targets = state.position.boxes or frozenset({state.position.player})
+            if targets in tried:
+                continue
+            tried.add(targets)
+            layout = replace(start.layout, targets=targets)
+            solution = solve(layout, start.position) or []
+            if len(solution) >= max(1, self._min_moves):
+                rows = draw_map(layout, start.position)
+                yield {"puzzle": start.puzzle, "map": rows, "max_moves": len(solution) + self._spare_moves}
 
     def _prompt(self, state: GridState) -> tuple[Message, ...]:
         rules = f"{RULES[state.puzzle]} {HOW_TO_ACT[self._interface]}"

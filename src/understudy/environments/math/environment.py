@@ -10,13 +10,14 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from understudy.environments.base import Observation
+from understudy.environments.relabelling import hindsight, states_of
 from understudy.environments.tool_environment import ToolEnvironment, calls, says, system, user
 from understudy.environments.toolbox import Toolbox, ToolError
 from understudy.errors import ConfigError, did_you_mean
-from understudy.types import JSON, Message
+from understudy.types import JSON, Episode, Message
 
 from .calculator import evaluate, to_text
-from .problems import draw_expression, draw_story
+from .problems import draw_expression, draw_story, problem_of
 
 Kind = Literal["expression", "story"]
 KINDS = {"expression": draw_expression, "story": draw_story}
@@ -123,6 +124,20 @@ class Math(ToolEnvironment[MathState]):
         if state.expression not in state.results:
             return calls("calculator", expression=state.expression)
         return says(f"The answer is {state.results[state.expression]}.")
+
+    def relabel(self, episode: Episode) -> list[Episode]:
+        """Return the episode as the answer to what was computed: "Compute E." for the expression E of its last call.
+
+        That is asked for only where expressions are, and as they are written there.
+        """
+        if "expression" not in self._kinds:
+            return []
+        results = states_of(self, episode)[-1].results
+        problems = [
+            problem_of(expression, num_operations=self._operations, max_operand=self._max_operand)
+            for expression in reversed(results)
+        ]
+        return hindsight(self, episode, [asdict(problem) for problem in problems if problem is not None])
 
 
 def last_number(text: str) -> Fraction | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ THINGS = (
     "tickets", "stones", "flowers", "candles", "photos",
 )
 # fmt: on
+
+_SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,23 @@ def draw_expression(rng: random.Random, *, num_operations: int, max_operand: int
         value = _whole(text)
         if value is not None:
             return Problem(f"Compute {text}.", text, value)
+
+
+def problem_of(expression: str, *, num_operations: tuple[int, int], max_operand: int) -> Problem | None:
+    """Return the problem that an expression answers; None where `draw_expression` would not ask for it.
+
+    Args:
+        num_operations: fewest and most.
+    """
+    try:
+        written, num = _rewritten(ast.parse(expression, mode="eval").body, max_operand)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    value = _whole(expression)
+    is_usual = written == expression and num_operations[0] <= num <= num_operations[1]
+    if value is None or not is_usual:
+        return None
+    return Problem(f"Compute {expression}.", expression, value)
 
 
 def draw_story(rng: random.Random, *, num_operations: int, max_operand: int) -> Problem:
@@ -66,11 +86,29 @@ def _expression(rng: random.Random, num_operations: int, max_operand: int) -> st
     sign = rng.choice("+-*/")
     left = _expression(rng, on_left, max_operand)
     right = _expression(rng, num_operations - 1 - on_left, max_operand)
+    return _joined(left, sign, right)
+
+
+def _joined(left: str, sign: str, right: str) -> str:
     if sign in "*/" and not left.isdigit():
         left = f"({left})"
     if sign != "+" and not right.isdigit():
         right = f"({right})"
     return f"{left} {sign} {right}"
+
+
+def _rewritten(node: ast.expr, max_operand: int) -> tuple[str, int]:
+    """Return an expression as problems write it, and its number of operations.
+
+    Raises:
+        ValueError: problems hold no such thing.
+    """
+    if isinstance(node, ast.Constant) and type(node.value) is int and 1 <= node.value <= max_operand:
+        return str(node.value), 0
+    if isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
+        (left, on_left), (right, on_right) = (_rewritten(side, max_operand) for side in (node.left, node.right))
+        return _joined(left, _SIGNS[type(node.op)], right), on_left + on_right + 1
+    raise ValueError(f"{ast.unparse(node)!r} stands in no problem")
 
 
 def _whole(expression: str) -> int | None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from understudy.environments.base import Observation
+from understudy.environments.relabelling import hindsight, states_of
 from understudy.environments.tool_environment import ToolEnvironment, system, user
 from understudy.environments.toolbox import Toolbox, ToolError
 from understudy.errors import ConfigError, did_you_mean
-from understudy.types import JSON, Message
+from understudy.types import JSON, Episode, Message
 
 from .expert import decide
+from .hindsight import served_task
 from .tasks import ALL_KINDS, LEVELS, draw_task
 from .world import Kind, Order, Reason, Request, World, exchange, expected_world, give_back, read_world
 
@@ -243,6 +245,12 @@ class Tools(ToolEnvironment[ShopState]):
     def decide(self, observation: Observation) -> Message:
         """Return the expert's next action."""
         return decide(self.state, self.difficulty)
+
+    def relabel(self, episode: Episode) -> list[Episode]:
+        """Return the episode with the request that it would have served."""
+        rng = random.Random(f"hindsight {episode.id}")
+        task = served_task(states_of(self, episode)[-1], self.difficulty, rng)
+        return hindsight(self, episode, [task] if task is not None else [])
 
     def _order(self, id: str, item: str | None = None) -> Order:
         order = self.state.world.orders.get(id)

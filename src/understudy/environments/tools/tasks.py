@@ -125,7 +125,7 @@ def draw_task(rng: random.Random, difficulty: Difficulty) -> JSON:
     return {
         "customer": customer,
         "requests": [asdict(request) for request in requests],
-        "says": _draw_script(rng, customer, requests, difficulty, will_confirm=difficulty.must_confirm and will_change),
+        "says": draw_script(rng, customer, requests, difficulty, will_confirm=difficulty.must_confirm and will_change),
         "shop": write_world(world),
     }
 
@@ -138,13 +138,13 @@ def _draw_ids(rng: random.Random, count: int, *, digits: bool) -> list[str]:
 
 def _draw_order(rng: random.Random, id: str, customer: str, items: list[str], difficulty: Difficulty) -> Order:
     chosen = [items.pop(0) for _ in range(rng.randint(*difficulty.num_items))]
-    return Order(id, customer, rng.choice(("pending", "shipped", "delivered")), chosen, _draw_address(rng))
+    return Order(id, customer, rng.choice(("pending", "shipped", "delivered")), chosen, draw_address(rng))
 
 
 def _draw_request(rng: random.Random, order: Order, stock: dict[str, int], difficulty: Difficulty) -> Request:
     kind, item = rng.choice(difficulty.kinds), rng.choice(order.items)
     if kind == "address":
-        return Request(kind, item, _draw_address(rng))
+        return Request(kind, item, draw_address(rng))
     if kind == "exchange":
         new_item = rng.choice([name for name, count in stock.items() if count == 1])
         stock[new_item] = rng.choice((0, 2, 5))
@@ -161,11 +161,12 @@ def _draw_status(rng: random.Random, request: Request) -> Status:
     return rng.choice(forbidding)
 
 
-def _draw_address(rng: random.Random) -> str:
+def draw_address(rng: random.Random) -> str:
+    """Return a street and a number in it."""
     return f"{rng.randint(1, 99)} {rng.choice(STREETS)} Street"
 
 
-def _draw_script(
+def draw_script(
     rng: random.Random, customer: str, requests: list[Request], difficulty: Difficulty, *, will_confirm: bool
 ) -> list[str]:
     """Return what the customer says: the first message, then one answer to each message of the agent."""
