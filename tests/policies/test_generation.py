@@ -136,3 +136,14 @@ def test_the_model_is_left_in_the_mode_that_it_was_in() -> None:
     model = model_of("qwen3").train()
     Generator(model, frozenset(), Sampling()).generate([Request((7, 8, 9), 2, 0)])
     assert model.training
+
+
+def test_requests_may_end_at_tokens_of_their_own() -> None:
+    generator = Generator(model_of("qwen3"), frozenset(), Sampling(max_new_tokens=8))
+    (prompt,) = prompts(0, (20,))
+    (whole,) = generator.generate([Request(prompt, 8, 0)])
+    end = next(token for token in whole.ids[1:] if token != whole.ids[0])
+    first = whole.ids.index(end)
+    ended, other = generator.generate([Request(prompt, 8, 0, frozenset({end})), Request(prompt, 8, 0)])
+    assert (ended.ids, ended.is_stopped) == (whole.ids[: first + 1], True)
+    assert (other.ids, other.is_stopped) == (whole.ids, False)

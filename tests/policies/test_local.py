@@ -17,7 +17,8 @@ from understudy.models.lora import LoraSettings, add_adapter
 from understudy.models.tiny import tiny_model, train_tokenizer
 from understudy.policies import Context, ContextLengthExceeded, EpisodeStart
 from understudy.policies.generation import Generated, Request
-from understudy.policies.local import LocalPolicy, _Batcher
+from understudy.policies.local import LocalPolicy
+from understudy.policies.local_model import Batcher
 from understudy.rendering import Renderer, from_transformers
 from understudy.types import Episode, Message, Tool
 
@@ -61,8 +62,7 @@ class Scripted:
 
 def scripted(model: Any, tokenizer: Any, *texts: str, stops: bool = True, **arguments: Any) -> LocalPolicy:
     policy = LocalPolicy.of(model, tokenizer, **arguments)
-    assert policy._player is not None
-    policy._player._batcher._generate = Scripted(tokenizer, *texts, stops=stops).generate
+    policy._model._now.batcher._generate = Scripted(tokenizer, *texts, stops=stops).generate
     return policy
 
 
@@ -131,7 +131,7 @@ def test_an_output_that_was_cut_off_says_so(model: Any, tokenizer: Any) -> None:
 def test_episodes_are_generated_together(model: Any, tokenizer: Any) -> None:
     policy = scripted(model, tokenizer, CALL, CALL, CALL, "The answer is 3.", max_batch_size=4)
     play(policy, 12)
-    batches = policy._player._batcher._generate.__self__.batches  # type: ignore[union-attr,attr-defined]
+    batches = policy._model._now.batcher._generate.__self__.batches  # type: ignore[attr-defined]
     assert batches == [4] * 6
 
 
@@ -167,7 +167,7 @@ def test_a_template_without_calls_cannot_play_with_tools(model: Any, tokenizer: 
 
 def test_a_failing_model_ends_its_episodes_and_no_others(model: Any, tokenizer: Any) -> None:
     policy = LocalPolicy.of(model, tokenizer)
-    policy._player._batcher._generate = lambda requests: 1 / 0  # type: ignore[union-attr]
+    policy._model._now.batcher._generate = lambda requests: 1 / 0
     episodes = play(policy, 3)
     assert ["generation failed: ZeroDivisionError" in (episode.error or "") for episode in episodes] == [True] * 3
 
@@ -180,7 +180,7 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_generated() -> None:
         return [Generated((1,), (0.0,), True) for _ in requests]
 
     async def run() -> None:
-        batcher = _Batcher(generate, 8)
+        batcher = Batcher(generate, 8)
         tasks = [asyncio.create_task(batcher.submit(Request((1,), 1, seed))) for seed in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()

@@ -42,11 +42,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to go on with."""
+    """A prompt to go on with.
+
+    Args:
+        stop_ids: tokens that end this output; None for those of the generator.
+    """
 
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
     seed: int
+    stop_ids: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Generator:
         self._shared_ids, self._shared_cache = (), None
 
     def _generate(self, requests: Sequence[Request]) -> list[Generated]:
-        rows = [_Row(request) for request in requests]
+        rows = [_Row(request, self._stop_ids) for request in requests]
         live = list(range(len(rows)))  # the rows in the batch, in its order
         cache, num_shared = self._shared(rows)
         ids, mask, positions = self._batch(rows, num_shared)
@@ -109,7 +114,7 @@ class Generator:
             )
             chosen, logprobs = self._choose(output.logits[:, -1].float(), [rows[i] for i in live])
             for i, token, logprob in zip(live, chosen.tolist(), logprobs.tolist(), strict=True):
-                rows[i].take(token, logprob, self._stop_ids)
+                rows[i].take(token, logprob)
             going_on = [n for n, i in enumerate(live) if not rows[i].has_ended]
             if not going_on:
                 return [row.result() for row in rows]
@@ -182,21 +187,22 @@ class Generator:
 class _Row:
     """One output as it grows."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, stop_ids: frozenset[int]) -> None:
         self.request = request
+        self._stop_ids = stop_ids if request.stop_ids is None else request.stop_ids
         self.rng = random.Random(request.seed)
         self.has_ended = False
         self._ids: list[int] = []
         self._logprobs: list[float] = []
         self._is_stopped = False
 
-    def take(self, token: int, logprob: float, stop_ids: frozenset[int]) -> None:
+    def take(self, token: int, logprob: float) -> None:
         """Add a token, unless the row has ended."""
         if self.has_ended:
             return
         self._ids.append(token)
         self._logprobs.append(logprob)
-        self._is_stopped = token in stop_ids
+        self._is_stopped = token in self._stop_ids
         self.has_ended = self._is_stopped or len(self._ids) >= self.request.max_new_tokens
 
     def result(self) -> Generated:
