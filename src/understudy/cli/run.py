@@ -107,8 +107,11 @@ def _show_result(result: RunResult) -> None:
     if evaluation is not None and evaluation.result is not None:
         show_result(console, evaluation.result)
     for outcome in result.stages:
+        folder = outcome.stage.folder
         for name, file in SHOWN.get(outcome.stage.name, {}).items():
-            console.print(f"{name:7} {outcome.stage.folder / file}", markup=False, soft_wrap=True)
+            found = [folder / file] if (folder / file).exists() else sorted(folder.glob(f"*/{file}"))  # of each policy
+            for path in found:
+                console.print(f"{name:7} {path}", markup=False, soft_wrap=True)
 
 
 def _dry_run(config: RunConfig, *, overwrite: bool, start_from: str | None) -> None:

@@ -12,8 +12,11 @@ from understudy.runs.atomic import atomic_file
 _MAX_SMOOTHED_STEPS = 50
 
 
-def plot_loss(metrics: Path, target: Path, *, title: str = "") -> None:
-    """Draw the losses that a metrics file holds, and the success of playing; nothing where it holds no loss."""
+def plot_loss(metrics: Path, target: Path) -> None:
+    """Draw the losses that a metrics file holds, and the success of playing; nothing where it holds no loss.
+
+    The title is the run's folder with the one around it, because a run's training is always called ``train``.
+    """
     rows = read_metrics(metrics)
     train = [(row["step"], row["loss"]) for row in rows if row.get("loss") is not None]
     validation = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
@@ -36,7 +39,7 @@ def plot_loss(metrics: Path, target: Path, *, title: str = "") -> None:
             axes.plot(*zip(*points, strict=True), linewidth=1, linestyle=":", label=f"validation: {name}")
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss (nats per token)")
-    axes.set_title(title)
+    axes.set_title(str(Path(*metrics.absolute().parent.parts[-2:])))
     axes.grid(alpha=0.3)
     success = [(row["step"], row["eval_success"]) for row in rows if row.get("eval_success") is not None]
     handles, labels = axes.get_legend_handles_labels()

@@ -112,7 +112,7 @@ class Reporter:
         """Draw ``loss.png`` from all metrics so far."""
         if self._folder is not None:
             path = self._folder.path
-            plot_loss(path / "metrics.jsonl", path / "loss.png", title=path.name)
+            plot_loss(path / "metrics.jsonl", path / "loss.png")
 
     def _write(self, metrics: MetricsWriter, step: int, row: Mapping[str, Any]) -> None:
         try:

@@ -240,7 +240,7 @@ def _finish(
     facts = {name: value for name, value in inputs.provenance().items() if name.endswith("fingerprint")}
     card = model_card(inputs.config, inputs.base, inputs.data, outcome, facts)
     copy_model_files(checkpoints.path(step), folder.path / FINAL, {"README.md": card})
-    plot_loss(folder.path / "metrics.jsonl", folder.path / "loss.png", title=folder.path.name)
+    plot_loss(folder.path / "metrics.jsonl", folder.path / "loss.png")
     folder.note(final_step=step, best_step=state.best_step, best_eval_loss=state.best_loss)
 
 
