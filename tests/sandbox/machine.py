@@ -10,7 +10,7 @@ import pytest
 from understudy.sandbox import NO_ISOLATION, Isolation, Limits, Outcome, ProgramRun, Sandbox, probe
 from understudy.sandbox.jail import seccomp
 
-QUICK = Limits(cpu_seconds=0.4, wall_seconds=5.0)
+QUICK = Limits(cpu_seconds=0.2, wall_seconds=20.0)
 
 
 def _parameter(mechanism: Any) -> Any:

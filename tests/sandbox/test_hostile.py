@@ -40,7 +40,7 @@ def test_a_collection_goes_on_whatever_the_programs_do(isolation: Isolation) -> 
     ]
 
     def make() -> Code:
-        return Code(level=1, isolation=isolation, cpu_seconds=0.2, wall_seconds=2.0)
+        return Code(level=1, isolation=isolation, cpu_seconds=0.1, wall_seconds=2.0)
 
     tasks = make().tasks("train")[: len(programs)]
     order = [seed for pair in zip(range(num), range(len(programs), 2 * num), strict=False) for seed in pair]

@@ -15,7 +15,17 @@ import pytest
 
 from tests.sandbox.machine import always, call, isolated, run
 from understudy.errors import ConfigError, SandboxError
-from understudy.sandbox import NO_ISOLATION, Isolation, Limits, Probe, Sandbox, available_isolation, is_same, isolation
+from understudy.sandbox import (
+    NO_ISOLATION,
+    Isolation,
+    Limits,
+    Probe,
+    ProgramRun,
+    Sandbox,
+    available_isolation,
+    is_same,
+    isolation,
+)
 from understudy.sandbox.jail import seccomp
 from understudy.sandbox.sandbox import MAX_CONCURRENT
 
@@ -134,18 +144,40 @@ def test_a_jail_that_died_is_started_again_and_what_ran_in_it_is_a_fault() -> No
 
 
 @here
-def test_a_program_that_takes_long_gives_way_to_everybody() -> None:
-    sandbox = Sandbox(Limits(cpu_seconds=5))
+def test_a_fork_of_the_caller_may_use_the_jail_and_leaves_it_alive() -> None:
+    driver = """
+import asyncio, os, sys
+from understudy.sandbox import Sandbox
+sandbox = Sandbox()
+def run(): return asyncio.run(sandbox.run("print(1)")).output
+before = run(), sandbox._jail._process and sandbox._jail._process.pid
+pid = os.fork()
+if pid == 0:
+    sys.exit(run() != "1\\n")
+print(os.waitpid(pid, 0)[1], before == (run(), sandbox._jail._process and sandbox._jail._process.pid))
+"""
+    done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
 
-    async def policies() -> set[int]:
-        under_way, found = asyncio.create_task(sandbox.run("while True: pass")), set()
-        while os.SCHED_IDLE not in found and not under_way.done():
-            await asyncio.sleep(0.05)
-            found |= {int(fields[38]) for _, fields in _processes() if fields[3] == str(os.getsid(0))}
-        under_way.cancel()
-        return found
 
-    assert os.SCHED_IDLE in asyncio.run(policies())
+@here
+def test_a_program_that_takes_long_gives_way_and_its_waiting_does_not_count() -> None:
+    sandbox = Sandbox(Limits(cpu_seconds=0.5, wall_seconds=0.4))
+    if sandbox.mechanism != "namespaces":
+        pytest.skip("bubblewrap does not show how long a program waits")
+
+    async def watched() -> tuple[set[int], ProgramRun]:
+        runs = [asyncio.create_task(sandbox.run("while True: pass")) for _ in range(2 * (os.cpu_count() or 1))]
+        nicenesses = set()
+        while not all(run.done() for run in runs):
+            await asyncio.sleep(0.02)
+            nicenesses |= {int(fields[16]) for _, fields in _processes() if fields[3] == str(os.getsid(0))}
+        return nicenesses, runs[0].result()
+
+    nicenesses, run = asyncio.run(watched())
+    assert 19 in nicenesses
+    assert run.message in ("more than 0.5 s of CPU time", "more than 2.4 s in all")
+    assert run.wall_seconds > 0.5
 
 
 @isolated

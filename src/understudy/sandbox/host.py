@@ -75,6 +75,7 @@ class Jail:
         self.mode = mode
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._starter = 0
         self._lock = threading.Lock()
         atexit.register(self.close)
 
@@ -152,7 +153,8 @@ class Jail:
     def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
-        if self._process is not None:
+        # A fork of the caller has a copy of this object, and its end is not the end of the jail.
+        if self._process is not None and self._starter == os.getpid():
             self._process.kill()
             self._process.wait()
         self._socket = self._process = None
@@ -168,6 +170,7 @@ class Jail:
             for is_last in (False, True):
                 if self._socket is None:
                     self._process, self._socket = _start(self.mode, limits)
+                    self._starter = os.getpid()
                 try:
                     socket.send_fds(self._socket, [b"r"], descriptors)
                 except (BrokenPipeError, ConnectionResetError) as error:
@@ -249,6 +252,7 @@ def _limits(limits: Limits) -> Mapping[str, float]:
     return {
         "cpu_seconds": limits.cpu_seconds,
         "wall_seconds": limits.wall_seconds,
+        "total_seconds": limits.total_seconds,
         "memory_bytes": int(limits.memory_mib * MIB),
         "disk_bytes": int(limits.disk_mib * MIB),
     }

@@ -17,6 +17,8 @@ Reason = Literal["ok", "error", "time_out", "memory", "output_limit", "killed"]
 
 MIB = 1 << 20
 
+WAITING = 6
+
 SMALLEST_MEMORY_MIB = 64
 """The interpreter itself needs about half of this."""
 
@@ -29,7 +31,8 @@ class Limits:
 
     Args:
         cpu_seconds: of CPU time.
-        wall_seconds: of time gone by. Much more than `cpu_seconds`, so that a busy machine changes no result.
+        wall_seconds: of time gone by without its doing anything, as when it sleeps. Waiting for a core on a busy
+            machine does not count where it can be seen (not with bubblewrap), up to `WAITING` times as much in all.
         memory_mib: of address space, the interpreter's own included.
         disk_mib: of files in its folder, all together where it is isolated; each single file where it is not.
         output_kib: of what it prints, and as much again of what its calls return.
@@ -43,6 +46,11 @@ class Limits:
     memory_mib: float = 256
     disk_mib: float = 4
     output_kib: float = 64
+
+    @property
+    def total_seconds(self) -> float:
+        """The most time that goes by, whatever the program does and the machine does to it."""
+        return WAITING * self.wall_seconds
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -84,7 +84,7 @@ class Sandbox:
             sent = self._jail.send(program, self.limits, function=function, cases=cases)
             conversation = _Conversation(sent, self.limits)
             try:
-                async with asyncio.timeout(self.limits.wall_seconds + GRACE_SECONDS):
+                async with asyncio.timeout(self.limits.total_seconds + GRACE_SECONDS):
                     report = await conversation.finish()
             except TimeoutError:
                 raise SandboxError("the jail does not report the end of a program") from None
@@ -221,6 +221,8 @@ def _ending(
         return "output_limit", f"more than {limits.output_kib:g} KiB of output"
     if report["stopped_for"] == "wall time":
         return "time_out", f"more than {limits.wall_seconds:g} s"
+    if report["stopped_for"] == "total time":
+        return "time_out", f"more than {limits.total_seconds:g} s in all"
     if report["stopped_for"] == "CPU time" or (report["signal"] and report["cpu_seconds"] > limits.cpu_seconds):
         return "time_out", f"more than {limits.cpu_seconds:g} s of CPU time"
     if report["signal"]:

@@ -38,6 +38,7 @@ def main() -> NoReturn:
         if number == "many":
             for name in PRELOADED:
                 importlib.import_module(name)
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY) if mode != "bubblewrap" else None
         if mode == "namespaces":
             confine.enter()
     except Exception as error:
@@ -55,7 +56,7 @@ def main() -> NoReturn:
         if number == "one" or os.fork() == 0:
             request, output, results, status = descriptors
             caller.close()
-            supervise.supervise(mode, request, output, results, socket.socket(fileno=status))
+            supervise.supervise(mode, proc, request, output, results, socket.socket(fileno=status))
         for descriptor in descriptors:
             os.close(descriptor)
     os._exit(0)

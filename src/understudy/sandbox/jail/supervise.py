@@ -12,22 +12,25 @@ import json
 import os
 import platform
 import resource
+import secrets
 import select
-import shutil
 import signal
 import socket
 import tempfile
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import confine, kernel, program, seccomp
 
 MAX_OPEN_FILES = 64
-NICENESS = 10
+NICENESS, NICENESS_LATER = 10, 19
 QUICK_CPU_SECONDS = 0.01
-"""Programs give way to whoever asked for them; one that takes longer than this runs only where nobody else wants to."""
+"""Programs give way to whoever asked for them, and all the more when they take longer than this."""
 
 SHORTEST_WAIT_SECONDS = 0.002
+LOOK_AGAIN_SECONDS = 0.05
+"""How often a program that waits for a core is looked at once its time would be up."""
+
 SPARE_CPU_SECONDS = 1
 """The kernel's own limit on CPU time counts whole seconds; it stands behind the supervisor's exact one."""
 
@@ -37,11 +40,12 @@ OUTPUT, RESULTS, TELL = 1, 3, 4
 MAX_DESCRIPTOR = 1 << 20
 
 
-def supervise(mode: str, request: int, output: int, results: int, status: socket.socket) -> None:
+def supervise(mode: str, proc: int | None, request: int, output: int, results: int, status: socket.socket) -> None:
     """Run one program and report how it ended, as one line of JSON. Does not return.
 
     Args:
         mode: of the jail: ``namespaces``, ``bubblewrap`` or ``none``.
+        proc: descriptor of the host's /proc, where there is one. The program does not get it.
         request: descriptor of a file with the request as JSON.
         output, results: descriptors of the pipes for what the program prints and answers.
         status: gets the report. A word from the other end, or its being closed, ends the program.
@@ -57,14 +61,15 @@ def supervise(mode: str, request: int, output: int, results: int, status: socket
         scratch = _prepare(mode, limits)
         started = time.monotonic()
         pid = _fork_program(mode, asked, scratch or confine.SCRATCH, output, results)
-        stopped_for = _watch(pid, status, started, limits)
+        stopped_for = _watch(pid, proc, status, started, limits)
         report = _report(pid, started) | {"stopped_for": stopped_for}
     except BaseException as error:  # whatever it is, the caller has to hear of it
         report = {"fault": f"{type(error).__name__}: {error}"}
-    if scratch is not None:
-        shutil.rmtree(scratch, ignore_errors=True)
     try:
         status.sendall(json.dumps(report).encode())
+        status.close()
+        if scratch is not None:
+            _remove(scratch)
     finally:
         os._exit(0)
 
@@ -74,6 +79,20 @@ def _prepare(mode: str, limits: dict[str, Any]) -> str | None:
     if mode == "namespaces":
         confine.enter_scratch(limits["disk_bytes"])
     return tempfile.mkdtemp(prefix="sandbox-") if mode == "none" else None
+
+
+def _remove(folder: str) -> None:
+    """Delete a folder, whatever a program has made of it: deeper than any path can be long, or closed to its owner."""
+    while entries := list(os.scandir(folder)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for name in os.listdir(entry.path):
+                os.rename(os.path.join(entry.path, name), os.path.join(folder, secrets.token_hex(16)))
+            os.rmdir(entry.path)
+    os.rmdir(folder)
 
 
 def _fork_program(mode: str, asked: dict[str, Any], scratch: str, output: int, results: int) -> int:
@@ -146,33 +165,35 @@ def _limit(limits: dict[str, Any]) -> None:
         resource.setrlimit(which, (value, value))
 
 
-def _watch(pid: int, status: socket.socket, started: float, limits: dict[str, Any]) -> str | None:
+def _watch(pid: int, proc: int | None, status: socket.socket, started: float, limits: dict[str, Any]) -> str | None:
     """Wait for the end of a program. Return why it was stopped; None where it ended by itself."""
     poller = select.poll()
     process = os.pidfd_open(pid)
     poller.register(process, select.POLLIN)
     poller.register(status, select.POLLIN)
-    stopped_for, is_quick = None, True
-    while stopped_for is None:
-        wall_left = limits["wall_seconds"] - (time.monotonic() - started)
-        cpu_seconds = _cpu_seconds(pid)
+    is_quick = True
+    while True:
+        wall_seconds, cpu_seconds, waiting = time.monotonic() - started, _cpu_seconds(pid), _waiting(proc, pid)
         cpu_left = limits["cpu_seconds"] - cpu_seconds
-        if wall_left <= 0 or cpu_left <= 0:
-            stopped_for = "wall time" if wall_left <= 0 else "CPU time"
-            break
-        if is_quick and cpu_seconds >= QUICK_CPU_SECONDS:
+        idle_left = limits["wall_seconds"] - (wall_seconds - cpu_seconds - waiting.seconds)
+        total_left = limits["total_seconds"] - wall_seconds
+        if min(cpu_left, total_left) <= 0 or (idle_left <= 0 and not waiting.is_now):
+            os.kill(pid, signal.SIGKILL)
+            return "CPU time" if cpu_left <= 0 else "total time" if total_left <= 0 else "wall time"
+        # Where its waiting for a core is not seen, it must not be made to wait.
+        if is_quick and cpu_seconds >= QUICK_CPU_SECONDS and proc is not None:
             is_quick = False
             with contextlib.suppress(PermissionError):  # in a container whose root may not do this
-                os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+                os.setpriority(os.PRIO_PROCESS, pid, NICENESS_LATER)
         # A program of one thread cannot use more CPU time than time goes by.
-        wait = min(wall_left, cpu_left, QUICK_CPU_SECONDS - cpu_seconds if is_quick else cpu_left)
+        wait = min(total_left, cpu_left, QUICK_CPU_SECONDS - cpu_seconds if is_quick else cpu_left)
+        wait = min(wait, idle_left if idle_left > 0 else LOOK_AGAIN_SECONDS)
         ready = {descriptor for descriptor, _ in poller.poll(1000 * max(SHORTEST_WAIT_SECONDS, wait))}
         if process in ready:
             return None
         if status.fileno() in ready:
-            stopped_for = "the caller"
-    os.kill(pid, signal.SIGKILL)
-    return stopped_for
+            os.kill(pid, signal.SIGKILL)
+            return "the caller"
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -181,6 +202,30 @@ def _cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0
+
+
+class _Waiting(NamedTuple):
+    """How long a process wanted a core and had none, and whether that is so now."""
+
+    seconds: float = 0.0
+    is_now: bool = False
+
+
+def _waiting(proc: int | None, pid: int) -> _Waiting:
+    """Return what schedstat and stat say (proc(5)); nothing where they are not to be seen."""
+    if proc is None:
+        return _Waiting()
+    try:
+        state = _read(proc, f"{pid}/stat").rpartition(")")[2].split()[0]
+        # The kernel adds a time of waiting only when it is over.
+        return _Waiting(int(_read(proc, f"{pid}/schedstat").split()[1]) / 1e9, state == "R")
+    except OSError:
+        return _Waiting()
+
+
+def _read(folder: int, path: str) -> str:
+    with open(os.open(path, os.O_RDONLY, dir_fd=folder)) as file:
+        return file.read()
 
 
 def _report(pid: int, started: float) -> dict[str, Any]:
