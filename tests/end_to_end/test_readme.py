@@ -13,8 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 QUICK_START = "understudy quickstart"
 """Is held against the README by a test of its own, because it takes minutes."""
@@ -63,17 +61,10 @@ def differs(shown: str, printed: str) -> str | None:
     return None if re.fullmatch(pattern, lines(printed), re.S) else printed
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with examples and recipes, in which the commands run one after the other."""
-    path = tmp_path_factory.mktemp("readme")
+def test_every_command_prints_what_the_readme_says(tmp_path: Path) -> None:
+    """In one test, for later commands read what earlier ones wrote."""
     for name in ("examples", "recipes"):
-        shutil.copytree(ROOT / name, path / name)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"), [one for one in commands(ROOT / "README.md") if one[0] != QUICK_START]
-)
-def test_a_command_prints_what_the_readme_says(folder: Path, command: str, expected: str) -> None:
-    assert differs(expected, run_shell(command, folder, timeout=120).stdout) is None
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for command, expected in commands(ROOT / "README.md"):
+        if command != QUICK_START:
+            assert differs(expected, run_shell(command, tmp_path, timeout=120).stdout) is None, command
