@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.test_readme import QUICK_START, ROOT, commands, differs, lines, run_shell
+from understudy.collect import CollectConfig, collect
+from understudy.config import config_from_dict, read_document
 from understudy.formats import read_episodes
 from understudy.types import Episode
 
 MAX_SECONDS = 300
 MOST_SUCCESS_BEFORE = 0.1
 LEAST_SUCCESS_AFTER = 0.9
+NUM_IMITATED = 100
+LEAST_IMITATED = 0.95
 
 
 def without_figures(text: str) -> str:
@@ -29,6 +33,16 @@ def without_figures(text: str) -> str:
 def calls(episode: Episode) -> list[str]:
     """Return the names of the tools that an agent called, in order."""
     return [call.name for _, _, turn in episode.turns() if turn.action for call in turn.action.tool_calls]
+
+
+def actions(episode: Episode) -> list[Any]:
+    """Return what an agent said and called, turn by turn."""
+    messages = [turn.action for _, _, turn in episode.turns() if turn.action is not None]
+    return [(m.text(), [(call.name, call.parsed_arguments()) for call in m.tool_calls]) for m in messages]
+
+
+def task_of(episode: Episode) -> str:
+    return json.dumps(episode.task, sort_keys=True)
 
 
 def num_actions(episode: Episode) -> int:
@@ -58,6 +72,7 @@ def test_an_agent_goes_from_failing_to_succeeding_in_minutes(tmp_path: Path) -> 
 
     check_what_it_leaves(run)
     check_that_the_model_acted_itself(run)
+    check_that_it_acts_as_the_expert(run, tmp_path / "again")
 
 
 def check_what_it_leaves(run: Path) -> None:
@@ -73,13 +88,32 @@ def check_what_it_leaves(run: Path) -> None:
 
 def check_that_the_model_acted_itself(run: Path) -> None:
     """Held-out tasks, and calls of tools that the model wrote turn by turn, each seeing the last one's result."""
-    trained_on = {json.dumps(e.task, sort_keys=True) for e in read_episodes(str(run / "collect"))}
+    trained_on = {task_of(e) for e in read_episodes(str(run / "collect"))}
     played = list(read_episodes(str(run / "evaluate" / "episodes")))
-    assert not trained_on & {json.dumps(e.task, sort_keys=True) for e in played}
+    assert not trained_on & {task_of(e) for e in played}
     assert {trajectory.policy for e in played for trajectory in e.trajectories} == {"local"}
     assert all(map(sampled_by_the_model, played))
     successful = [e for e in played if e.success]
     assert all(calls(e) and num_actions(e) > 1 for e in successful)
+
+
+def check_that_it_acts_as_the_expert(run: Path, folder: Path) -> None:
+    """On the tasks that it was trained on, what the model does turn by turn is what the expert did."""
+    given = read_document(run / "config.yaml").value
+    settings = given["collect"] | {
+        "policy": given["evaluate"]["policy"] | {"name": "local"},
+        "num_episodes": NUM_IMITATED,
+        "output_dir": str(folder),
+    }
+    settings["policy"]["arguments"]["model"] = str(run / "train" / "final")
+    collected = collect(config_from_dict(CollectConfig, settings))
+    played = {task_of(e): actions(e) for e in read_episodes(str(collected.path))}
+    expert = {task_of(e): actions(e) for e in read_episodes(str(run / "curate" / "train.jsonl"))}
+    pairs = [(played[task], expert[task]) for task in played.keys() & expert.keys()]
+    assert len(pairs) > NUM_IMITATED / 2, "some are held out for validation"
+    num_turns = sum(len(shown) for _, shown in pairs)
+    num_equal = sum(done == shown for both in pairs for done, shown in zip(*both, strict=False))
+    assert num_equal >= LEAST_IMITATED * num_turns
 
 
 def test_the_readme_opens_with_the_quick_start() -> None:
