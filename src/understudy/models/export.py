@@ -46,6 +46,15 @@ def base_of(adapter: str | Path) -> str:
     return base
 
 
+def whole_model(path: str | Path) -> str:
+    """Return the model that an adapter was trained on; any other model is whole itself.
+
+    Raises:
+        ConfigError: the adapter does not say.
+    """
+    return base_of(path) if is_adapter(path) else str(path)
+
+
 def export_model(
     source: str | Path,
     target: str | Path,

@@ -88,6 +88,21 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool 
         ) from error
 
 
+def continue_adapter(model: PreTrainedModel, folder: str | Path, settings: LoraSettings) -> PeftModel:
+    """Return the model with the adapter that a folder holds, to be trained on.
+
+    Raises:
+        ConfigError: the adapter is not as the settings say.
+    """
+    loaded = load_adapter(model, folder, trainable=True)
+    config = loaded.peft_config["default"]
+    for name in ("r", "lora_alpha", "use_dora", "use_rslora"):
+        found, wanted = getattr(config, name), getattr(settings, name)
+        if found != wanted:
+            raise ConfigError(f"lora.{name}: {folder} has {found!r}, not {wanted!r}; to train it on, set it so")
+    return loaded
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide that PEFT reads an attribute which transformers is about to rename."""

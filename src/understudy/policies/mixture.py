@@ -59,11 +59,12 @@ class MixturePolicy(Policy):
     def for_episode(self, start: EpisodeStart) -> Policy:
         """Return the same for one episode."""
         is_first = random.Random(f"{start.id} mixture").random() < self._chance if self._per == "episode" else None
-        return _Mixed(self._policy.for_episode(start), self._other.for_episode(start), self._chance, is_first)
+        policy, other = (one.for_episode(start) for one in (self._policy, self._other))
+        return _Mixed(self.name, policy, other, self._chance, is_first)
 
     async def act(self, context: Context) -> Action:
         """Act as in an episode of which nothing is known."""
-        return await _Mixed(self._policy, self._other, self._chance, None).act(context)
+        return await _Mixed(self.name, self._policy, self._other, self._chance, None).act(context)
 
     async def close(self) -> None:
         """Let go of both."""
@@ -74,9 +75,8 @@ class MixturePolicy(Policy):
 class _Mixed(Policy):
     """The mixture in one episode. `is_first` says who acts throughout; None draws it turn by turn."""
 
-    name = MixturePolicy.name
-
-    def __init__(self, policy: Policy, other: Policy, chance: float, is_first: bool | None) -> None:
+    def __init__(self, name: str, policy: Policy, other: Policy, chance: float, is_first: bool | None) -> None:
+        self.name = name
         self._policy = policy
         self._other = other
         self._chance = chance

@@ -118,12 +118,13 @@ def _empty_model(inputs: RunInputs) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from understudy.models.export import whole_model
     from understudy.models.load import load_model_config
     from understudy.models.lora import add_adapter
 
     config = inputs.config
     trust = config.model.trust_remote_code
-    model_config = load_model_config(inputs.base, trust_remote_code=trust)
+    model_config = load_model_config(whole_model(inputs.base), trust_remote_code=trust)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust)
         if config.lora is not None:

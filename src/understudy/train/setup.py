@@ -116,22 +116,30 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
     """Return the model to train, on its device: new, or as a checkpoint left it.
 
     Args:
-        base: the model that the run starts from; adapters stand on it.
+        base: the model that the run starts from; adapters stand on it. It may be an adapter, that is trained on.
 
     Raises:
         ConfigError: it cannot be loaded, or the adapter does not fit it.
     """
+    from understudy.models.export import whole_model
     from understudy.models.load import load_model
-    from understudy.models.lora import add_adapter, load_adapter
+    from understudy.models.lora import add_adapter, continue_adapter, load_adapter
 
     dtype = config.model.dtype or ("float32" if config.lora is None else "auto")
     trust = config.model.trust_remote_code
+    whole = whole_model(base)
     if config.lora is None:
+        if whole != str(base):
+            raise ConfigError(
+                f"model.path: {base} is an adapter; give a lora section to train it on, or merge it: understudy export"
+            )
         model: Any = load_model(checkpoint or base, dtype=dtype, trust_remote_code=trust, device=device)
     else:
         quantised = config.model.load_in_4bit
-        model = load_model(base, dtype=dtype, trust_remote_code=trust, load_in_4bit=quantised, device=device)
-        if checkpoint is None:
+        model = load_model(whole, dtype=dtype, trust_remote_code=trust, load_in_4bit=quantised, device=device)
+        if checkpoint is None and whole != str(base):
+            model = continue_adapter(model, base, lora_settings(config.lora))
+        elif checkpoint is None:
             model = add_adapter(model, lora_settings(config.lora), seed=config.train.seed)
         else:
             model = load_adapter(model, checkpoint, trainable=True)

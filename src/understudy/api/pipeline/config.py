@@ -15,6 +15,7 @@ from understudy.train.config import TrainConfig
 from understudy.train.resume import leaves
 
 from .following import STAGES, drop, fill_in, holding
+from .loop_config import DemonstrationsSection, LoopSection, PreviousSection
 
 
 class RunConfig(ConfigModel):
@@ -40,16 +41,60 @@ class RunConfig(ConfigModel):
     evaluate: EvaluateConfig | None = None
     """Let the model play held-out tasks, before and after training; the keys are those of `understudy evaluate`."""
 
+    demonstrations: DemonstrationsSection | None = None
+    """Episodes that are mixed into what is trained on."""
+
+    iterations: int | None = Field(None, ge=1)
+    """Go through the stages so often, each time with the model of the time before (online SFT, expert iteration,
+    DAgger). May be raised later."""
+
+    loop: LoopSection | None = None
+    """How iterations go on from each other."""
+
+    previous: PreviousSection | None = None
+    """What an iteration was given of those before it; a loop writes this."""
+
     @model_validator(mode="before")
     @classmethod
     def _with_what_follows(cls, value: Any) -> Any:
-        return fill_in(value) if isinstance(value, Mapping) else value
+        return _filled_in(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _has_a_stage(self) -> Self:
         if not self.stages:
             raise ValueError(f"there is nothing to do: give at least one of the sections {', '.join(STAGES)}")
+        if self.iterations is None:
+            if self.loop is not None:
+                raise ValueError("loop says how iterations go on from each other; give iterations")
+            mixed = self.demonstrations
+            if mixed is not None and (self.train is None or mixed.path is None):
+                raise ValueError("demonstrations are mixed into what is trained on; give train and demonstrations.path")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_repeated(self) -> Self:
+        if self.iterations is None:
+            return self
+        if self.collect is None or self.curate is None or self.train is None:
+            raise ValueError("iterations collect, curate and train; give these sections (`curate: {}` keeps all)")
+        if self.train.policies is not None:
+            raise ValueError("iterations train one model; leave out train.policies")
+        settings = self.loop or LoopSection()
+        if settings.patience is not None and self.evaluate is None:
+            raise ValueError("loop.patience waits for better evaluations; give evaluate")
+        if settings.beta and self.collect.labeler is None:
+            raise ValueError("loop.beta is for labelled states; give collect.labeler")
+        if settings.beta and self.collect.beta:
+            raise ValueError("give either loop.beta or collect.beta, not both")
+        if self.demonstrations is not None and self.demonstrations.path is None and self.is_played_by_model:
+            raise ValueError("demonstrations.path: the first iteration is played by the model, so say what to mix in")
+        return self
+
+    @property
+    def is_played_by_model(self) -> bool:
+        """Whether the model that training starts from plays the first iteration."""
+        name = (self.loop or LoopSection()).policy.name
+        return self.collect is not None and self.collect.policy is not None and self.collect.policy.name == name
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -83,3 +128,20 @@ class RunConfig(ConfigModel):
                 drop(value, found.keys)
         section: dict[str, Any] = value[stage]
         return section
+
+
+def _filled_in(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's keys with what follows.
+
+    Raises:
+        ValueError: nobody is there to play the first iteration.
+    """
+    out = fill_in(value)
+    collect = out.get("collect")
+    is_loop = out.get("iterations") is not None and isinstance(out.get("train"), Mapping)
+    if is_loop and isinstance(collect, Mapping) and not (collect.get("policy") or collect.get("policies")):
+        raise ValueError(
+            "collect.policy: say who plays the first iteration, such as expert; a tiny model is made of what that "
+            "collects. Or give train.model.path: then the model plays from the beginning"
+        )
+    return out

@@ -24,6 +24,8 @@ from understudy.models.export import FINAL
 from understudy.rendering import ServerProfile
 from understudy.train.config import ObjectiveSection, RenderingSection
 
+from .loop_config import DemonstrationsSection
+
 STAGES = ("collect", "curate", "train", "evaluate")
 """The stages in the order in which they run, each also the name of its section, its folder and its command."""
 
@@ -101,11 +103,17 @@ def following(value: Mapping[str, Any]) -> Iterator[Following]:
         yield Following((name, "output_dir"), str(folder / name), "output_dir", is_place=True)
         seed = (name, "train", "seed") if name == "train" else (name, "seed")
         yield Following(seed, value.get("seed", 0), "seed", is_default=True)
-    if "collect" in there and "curate" in there:
-        yield Following(("curate", "path"), str(folder / "collect"), "the collect stage", is_place=True)
+    previous = _section(value, "previous")
+    if isinstance(_section(value, "loop").get("policy"), Mapping):
+        yield Following(("loop", "policy", "name"), "local", "that a loop plays what it has trained", is_default=True)
+    if "collect" in there:
+        yield from _of_player(value, previous)
+    if "curate" in there:
+        yield from _of_curate(value, previous, folder)
     if "train" in there:
         yield from _of_train(value, folder, there)
     if "evaluate" in there:
+        yield from _of_earlier_evaluation(value, previous)
         is_actor = "train" not in there or _objective(value["train"]) != "world_model"
         plays = is_actor or any(key in value["evaluate"] for key in ("policy", "policies"))
         if "collect" in there and plays:
@@ -117,26 +125,96 @@ def following(value: Mapping[str, Any]) -> Iterator[Following]:
             yield from _of_held_out(value, folder, is_actor)
 
 
+def _of_player(value: Mapping[str, Any], previous: Mapping[str, Any]) -> Iterator[Following]:
+    """Yield who collects where that is the model: in an iteration, and at the beginning of a loop that has one."""
+    policy: Keys = ("collect", "policy")
+    train = _section(value, "train")
+    if previous.get("player") is not None:
+        player = previous["player"]
+        yield Following((*policy, "arguments", "model"), player, "the iteration before", is_place=True)
+        if _section(_section(value, "collect"), "policy").get("name") == "local":
+            for name, argument in _asked(train).items():
+                yield Following((*policy, "arguments", name), argument, "train", is_default=True)
+    base = _section(train, "model").get("path")
+    if value.get("iterations") is not None and base is not None and not _section(value, "collect").get("policies"):
+        given = _copy(_section(_section(value, "loop"), "policy"))
+        name = given.get("name", "local")
+        arguments = {**(_asked(train) if name == "local" else {}), **(given.get("arguments") or {}), "model": base}
+        yield Following(policy, {"name": name, "arguments": arguments}, "train.model.path", is_default=True)
+
+
+def _of_curate(value: Mapping[str, Any], previous: Mapping[str, Any], folder: Path) -> Iterator[Following]:
+    """Yield what is chosen from."""
+    collect = value.get("collect")
+    if isinstance(collect, Mapping):
+        yield Following(("curate", "path"), str(folder / "collect"), "the collect stage", is_place=True)
+        if value["curate"].get("hindsight"):
+            yield Following(("curate", "environment"), collect.get("environment"), "collect.environment")
+    if previous.get("replay"):
+        yield Following(("curate", "replay_path"), list(previous["replay"]), "the iterations before", is_place=True)
+
+
+def _of_earlier_evaluation(value: Mapping[str, Any], previous: Mapping[str, Any]) -> Iterator[Following]:
+    """Yield what an iteration is compared with, and what is evaluated where nothing is trained."""
+    if previous.get("evaluation") is not None:
+        earlier = previous["evaluation"]
+        yield Following(("evaluate", "baseline"), earlier, "the iteration before", is_default=True, is_place=True)
+    if not isinstance(value.get("train"), Mapping) and previous.get("player") is not None:
+        policy: Keys = ("evaluate", "policy")
+        player = previous["player"]
+        yield Following((*policy, "arguments", "model"), player, "the best iteration", is_place=True)
+        arguments = _get(value, (*policy, "arguments"))
+        if isinstance(arguments, Mapping) and previous.get("before") is not None:
+            before = {"name": "local", "arguments": {**arguments, "model": previous["before"]}}
+            yield Following(("evaluate", "baseline"), before, "the first model", is_default=True, is_place=True)
+
+
 def _of_train(value: Mapping[str, Any], folder: Path, there: list[str]) -> Iterator[Following]:
-    """Yield what training reads."""
+    """Yield what training reads and starts from."""
     yield Following(("train", "resume"), "auto", "that a run goes on where it was")
+    previous = _section(value, "previous")
+    if previous.get("model") is not None:
+        yield Following(("train", "model", "path"), previous["model"], "the iteration before", is_place=True)
     data: Keys = ("train", "data")
+    chosen = held_out = None
+    source = "the collect stage"
     if "curate" in there:
         kind = value["curate"].get("output_format", "jsonl")
-        chosen = str(folder / "curate" / f"train.{kind}")
-        yield Following((*data, "path"), chosen, "the curate stage", is_place=True)
-        if value["curate"].get("validation_split"):
-            held_out = str(folder / "curate" / f"validation.{kind}")
-            yield Following((*data, "validation_path"), held_out, "curate.validation_split", is_place=True)
+        chosen, source = str(folder / "curate" / f"train.{kind}"), "the curate stage"
+        held_out = str(folder / "curate" / f"validation.{kind}") if value["curate"].get("validation_split") else None
     elif "collect" in there:
-        yield Following((*data, "path"), str(folder / "collect"), "the collect stage", is_place=True)
+        chosen = str(folder / "collect")
+    elif previous.get("data") is not None:
+        chosen, held_out, source = previous["data"], previous.get("validation"), "the iteration before"
+    yield from _of_sources(value, chosen, source)
+    if held_out is not None:
+        yield Following((*data, "validation_path"), held_out, "curate.validation_split", is_place=True)
     if "collect" in there and isinstance(value["train"].get("evaluation"), Mapping):
         playing: Keys = ("train", "evaluation")
         environment = value["collect"].get("environment")
         yield Following((*playing, "environment"), environment, "collect.environment", is_default=True)
         yield Following((*playing, "max_turns"), _max_turns(value), "collect.max_turns", is_default=True)
-    if "collect" in there or "curate" in there:
-        yield Following((*data, "sources"), None, "the stages before, whose episodes are trained on")
+
+
+def _of_sources(value: Mapping[str, Any], chosen: str | None, source: str) -> Iterator[Following]:
+    """Yield what is trained on: what was chosen, alone or mixed with demonstrations."""
+    data: Keys = ("train", "data")
+    mixed = _section(value, "demonstrations")
+    if mixed.get("path") is None:
+        if chosen is not None:
+            yield Following((*data, "path"), chosen, source, is_place=True)
+            yield Following((*data, "sources"), None, "the stages before, whose episodes are trained on")
+        return
+    share = mixed.get("share", DemonstrationsSection.model_fields["share"].default)
+    given = "demonstrations"
+    if chosen is not None:
+        yield Following((*data, "sources", "collected", "path"), chosen, source, is_place=True)
+        if isinstance(share, int | float):
+            yield Following((*data, "sources", "collected", "ratio"), 1 - share, "demonstrations.share")
+    yield Following((*data, "sources", given, "path"), mixed["path"], "demonstrations.path", is_place=True)
+    yield Following((*data, "sources", given, "ratio"), share, "demonstrations.share")
+    if mixed.get("format") is not None:
+        yield Following((*data, "sources", given, "format"), mixed["format"], "demonstrations.format")
 
 
 def _of_trained_policies(value: Mapping[str, Any], folder: Path) -> Iterator[Following]:
@@ -165,26 +243,31 @@ def _played(
         train: the config of the model's training.
         folder: of the model's run.
     """
-    model, rendering, settings = (_section(train, name) for name in ("model", "rendering", "train"))
-    defaults = _copy(RenderingSection().model_dump(mode="json"))
-    profile = {key: item for key, item in rendering.items() if key in ServerProfile.model_fields}
-    playing = {
-        "profile": {key: item for key, item in profile.items() if _copy(item) != defaults[key]},
-        "chat_template": rendering.get("chat_template"),
-        "trust_remote_code": model.get("trust_remote_code"),
-        "device": settings.get("device") if settings.get("device") != "auto" else None,
-    }
+    model = _section(train, "model")
     policy = ("evaluate", *policy)
     yield Following((*policy, "name"), "local", "the train stage")
     yield Following((*policy, "arguments", "model"), str(folder / FINAL), "the train stage", is_place=True)
-    for name, argument in playing.items():
-        if argument:
-            yield Following((*policy, "arguments", name), argument, "the train stage", is_default=True)
+    for name, argument in _asked(train).items():
+        yield Following((*policy, "arguments", name), argument, "the train stage", is_default=True)
     arguments = _get(value, (*policy, "arguments"))
     if isinstance(arguments, Mapping):
         base = model["path"] if model.get("path") is not None else str(folder / TINY_BASE)
         baseline = {"name": "local", "arguments": {**arguments, "model": base}}
         yield Following(("evaluate", *before), baseline, "train.model", is_default=True, is_place=True)
+
+
+def _asked(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments by which policy `local` asks a model as it is trained."""
+    model, rendering, settings = (_section(train, name) for name in ("model", "rendering", "train"))
+    defaults = _copy(RenderingSection().model_dump(mode="json"))
+    profile = {key: item for key, item in rendering.items() if key in ServerProfile.model_fields}
+    asked = {
+        "profile": {key: item for key, item in profile.items() if _copy(item) != defaults[key]},
+        "chat_template": rendering.get("chat_template"),
+        "trust_remote_code": model.get("trust_remote_code"),
+        "device": settings.get("device") if settings.get("device") != "auto" else None,
+    }
+    return {name: argument for name, argument in asked.items() if argument}
 
 
 def _of_held_out(value: Mapping[str, Any], folder: Path, is_actor: bool) -> Iterator[Following]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -56,10 +57,12 @@ class Markers:
 
     Args:
         folder: the run's folder.
+        root: a folder around it that is moved as a whole, where the run reads what lies beside it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         self._run = folder
+        self._root = root or folder
 
     def read(self, stage: str) -> Marker | None:
         """Return a stage's marker; None where it has not begun.
@@ -117,9 +120,9 @@ class Markers:
         return tuple(found)
 
     def name(self, path: str | Path) -> str:
-        """Return how a file is called in markers: within the run's folder as from there, so that it can be moved."""
+        """Return how a file is called in markers: within the run's root as from its folder, so that it can be moved."""
         whole, folder = Path(path).resolve(), self._run.resolve()
-        return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)
+        return os.path.relpath(whole, folder) if whole.is_relative_to(self._root.resolve()) else str(whole)
 
     def missing(self, marker: Marker) -> list[str]:
         """Return what a stage has left and is there no longer."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,52 +84,63 @@ class RunResult:
         return next((outcome for outcome in self.stages if outcome.stage.name == name), None)
 
 
-def run(
-    config: AnyRunConfig,
+def run_stages(
+    config: RunConfig,
     *,
-    overrides: Sequence[str] = (),
     overwrite: bool = False,
     start_from: str | None = None,
     console: Console | None = None,
+    label: str = "",
 ) -> RunResult:
     """Run all stages of a config that are not done yet.
 
     Args:
-        config: a config, a mapping of its keys, or a YAML file.
-        overrides: ``dotted.key=value``.
         overwrite: delete what the folder holds, and start.
         start_from: a stage that is done anew, with all that follow it.
         console: where progress is shown; stderr by default.
+        label: what stands before each stage in the log.
 
     Raises:
         ConfigError: something in the config is wrong, or a stage was done with other settings or on other files.
         KeyboardInterrupt: it was interrupted; the same call goes on.
         UnderstudyError: as the stages' own commands.
     """
-    checked = read_run_config(config, overrides)
-    markers = Markers(Path(checked.output_dir))
-    planned = plan(checked, start_from=start_from, overwrite=overwrite)
-    folder = RunFolder.open(
-        checked.output_dir,
-        config=dump_document(checked.own()),
-        resume=not overwrite,
-        overwrite=overwrite,
-        adopt=STAGES,
-    )
-    try:
+    markers = markers_of(config)
+    planned = plan(config, start_from=start_from, overwrite=overwrite)
+    with open_folder(config, overwrite=overwrite, adopt=STAGES) as path:
         if start_from is not None:
             _discard(markers, [one.stage for one in planned if one.is_anew])
         outcomes = [
-            _run_stage(one, f"{number}/{len(planned)} {one.stage.name}", checked, markers, console)
+            _run_stage(one, f"{label}{number}/{len(planned)} {one.stage.name}", config, markers, console)
             for number, one in enumerate(planned, start=1)
         ]
+    return RunResult(path, tuple(outcomes))
+
+
+@contextlib.contextmanager
+def open_folder(config: RunConfig, *, overwrite: bool, adopt: Sequence[str] = ()) -> Iterator[Path]:
+    """Hold a run's folder while something is done in it, and write down how that ended."""
+    folder = RunFolder.open(
+        config.output_dir,
+        config=dump_document(config.own()),
+        resume=not overwrite,
+        overwrite=overwrite,
+        adopt=adopt,
+    )
+    try:
+        yield folder.path
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
             log.error("%s: %s", type(error).__name__, error)
             folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     folder.close("finished")
-    return RunResult(folder.path, tuple(outcomes))
+
+
+def markers_of(config: RunConfig) -> Markers:
+    """Return the markers of a run's stages. An iteration reads what lies beside it, and is moved with that."""
+    folder = Path(config.output_dir)
+    return Markers(folder, folder.parent if config.previous is not None else None)
 
 
 def read_run_config(config: AnyRunConfig, overrides: Sequence[str] = ()) -> RunConfig:
@@ -151,7 +162,7 @@ def plan(config: RunConfig, *, start_from: str | None = None, overwrite: bool = 
     """Check every stage, and return how far each is. Nothing is written.
 
     Raises:
-        UnderstudyError: as `run`.
+        UnderstudyError: as `run_stages`.
     """
     stages = make_stages(config)
     names = [stage.name for stage in stages]
@@ -167,7 +178,7 @@ def plan(config: RunConfig, *, start_from: str | None = None, overwrite: bool = 
         _check_is_run(Path(config.output_dir))
     for stage in stages:
         stage.check()
-    markers = Markers(Path(config.output_dir))
+    markers = markers_of(config)
     first_anew = 0 if overwrite else names.index(start_from) if start_from is not None else len(names)
     planned: list[PlannedStage] = []
     for number, stage in enumerate(stages):
@@ -183,14 +194,17 @@ def plan(config: RunConfig, *, start_from: str | None = None, overwrite: bool = 
 
 
 def _check_is_run(folder: Path) -> None:
-    """Refuse the folder of a single command: its config must not be written over.
+    """Refuse the folder of a single command or of a loop: its config must not be written over.
 
     Raises:
-        ConfigError: it holds a config that is none of a run.
+        ConfigError: it holds a config that is none of a run without iterations.
     """
     path = folder / "config.yaml"
-    if path.is_file() and not (set(read_document(path).value) <= set(RunConfig.model_fields)):
+    before = read_document(path).value if path.is_file() else {}
+    if not set(before) <= set(RunConfig.model_fields):
         raise ConfigError(f"{folder}: holds the run of another command; name another output_dir")
+    if before.get("iterations") is not None:
+        raise ConfigError(f"{folder}: holds a run with iterations; give iterations, or name another output_dir")
 
 
 def _look_at(stage: AnyStage, config: RunConfig, markers: Markers) -> PlannedStage:

@@ -18,6 +18,7 @@ from understudy.collect import CollectConfig, CollectResult, collect, prepare
 from understudy.collect.config import CHANGEABLE
 from understudy.config import ConfigModel
 from understudy.curate import CurateConfig, CurateResult, EpisodeStatistics, curate
+from understudy.curate.hindsight import relabelling_environment
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import EvaluateConfig, EvaluateResult, Scores, check_evaluation, evaluate
 from understudy.evaluate.fingerprint import models_played
@@ -136,13 +137,16 @@ class CurateStage(Stage[CurateConfig, CurateResult]):
     def check(self) -> None:
         if not self.reads_earlier:
             self.inputs()
+        if self.config.hindsight:
+            relabelling_environment(self.config)
         if self.config.model is not None:
             from understudy.rendering import load_tokenizer
 
             load_tokenizer(self.config.model)
 
     def inputs(self) -> list[str]:
-        return list_files(self.config.path)
+        paths = (self.config.replay_path, self.config.path)
+        return [file for path in paths if path for file in list_files(path)]
 
     def run(self, console: Console | None) -> CurateResult:
         return curate(self.config, overwrite=True)
@@ -152,6 +156,7 @@ class CurateStage(Stage[CurateConfig, CurateResult]):
 
     def summary(self, result: CurateResult) -> str:
         text = f"{result.num_train:,} of {result.num_read:,} episodes to train on"
+        text += f" ({result.num_relabelled:,} added in hindsight)" if result.num_relabelled else ""
         if result.validation is not None:
             text += f", {result.num_validation:,} held out"
         reasons = [f"{count:,} {why}" for rule in result.rules for why, count in rule.reasons.items()]
