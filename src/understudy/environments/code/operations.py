@@ -107,7 +107,7 @@ SHORT: dict[str, Operation] = {
     }),
     **_table("text", "text", {
         "around": ("{v}, then x, then {w}", "{v} + x + {w}"),
-        "replace": ("x with {q} for every {p}", "x.replace({p}, {q})"),
+        "replace": ("x with every {p} replaced by {q}", "x.replace({p}, {q})"),
         "repeat_then": ("x written {n} times, then {w}", "x * {n} + {w}"),
     }),
     **_table("numbers", "numbers", {
