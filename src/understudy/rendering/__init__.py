@@ -2,6 +2,7 @@
 
 from .account import RenderAccount
 from .huggingface import ModelTokenizer, from_transformers, load_tokenizer
+from .next_observation import NextObservation, next_observation
 from .profile import ServerProfile
 from .refusal import MENDS, Refusal, RefusalCode
 from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
@@ -15,6 +16,7 @@ __all__ = [
     "ControlString",
     "DroppedContext",
     "ModelTokenizer",
+    "NextObservation",
     "OnRefusal",
     "Refusal",
     "RefusalCode",
@@ -25,4 +27,5 @@ __all__ = [
     "ServerProfile",
     "from_transformers",
     "load_tokenizer",
+    "next_observation",
 ]
