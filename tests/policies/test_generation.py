@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from understudy.models.tiny import tiny_model
-from understudy.policies.generation import Generator, Request, Sampling
+from understudy.policies.generation import Continuation, Generator, Request, Sampling
 
 VOCABULARY = 97
 STOP = 5
@@ -147,3 +147,19 @@ def test_requests_may_end_at_tokens_of_their_own() -> None:
     ended, other = generator.generate([Request(prompt, 8, 0, frozenset({end})), Request(prompt, 8, 0)])
     assert (ended.ids, ended.is_stopped) == (whole.ids[: first + 1], True)
     assert (other.ids, other.is_stopped) == (whole.ids, False)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "mistral"])
+def test_the_likelihood_of_a_continuation_is_the_sum_of_its_tokens_log_probabilities(architecture: str) -> None:
+    model = model_of(architecture)
+    generator = Generator(model, frozenset(), Sampling(max_new_tokens=7))
+    given = prompts(16, (20, 33, 5))
+    written = generator.generate([Request(prompt, 3 + n, 0) for n, prompt in enumerate(given)])
+    pairs = [Continuation(prompt, one.ids) for prompt, one in zip(given, written, strict=True)]
+    found = generator.log_likelihoods(pairs)
+    assert found == pytest.approx([sum(one.logprobs) for one in written], abs=1e-4)
+    with torch.no_grad():
+        ids = torch.tensor([given[1] + written[1].ids])
+        logprobs = torch.log_softmax(model(ids).logits[0].double(), -1)
+    expected = sum(logprobs[len(given[1]) - 1 + n, token].item() for n, token in enumerate(written[1].ids))
+    assert found[1] == pytest.approx(expected, abs=1e-4)

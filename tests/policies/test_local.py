@@ -62,7 +62,7 @@ class Scripted:
 
 def scripted(model: Any, tokenizer: Any, *texts: str, stops: bool = True, **arguments: Any) -> LocalPolicy:
     policy = LocalPolicy.of(model, tokenizer, **arguments)
-    policy._model._now.batcher._generate = Scripted(tokenizer, *texts, stops=stops).generate
+    policy._model._now.generating._answer = Scripted(tokenizer, *texts, stops=stops).generate
     return policy
 
 
@@ -131,7 +131,7 @@ def test_an_output_that_was_cut_off_says_so(model: Any, tokenizer: Any) -> None:
 def test_episodes_are_generated_together(model: Any, tokenizer: Any) -> None:
     policy = scripted(model, tokenizer, CALL, CALL, CALL, "The answer is 3.", max_batch_size=4)
     play(policy, 12)
-    batches = policy._model._now.batcher._generate.__self__.batches  # type: ignore[attr-defined]
+    batches = policy._model._now.generating._answer.__self__.batches  # type: ignore[attr-defined]
     assert batches == [4] * 6
 
 
@@ -167,7 +167,7 @@ def test_a_template_without_calls_cannot_play_with_tools(model: Any, tokenizer: 
 
 def test_a_failing_model_ends_its_episodes_and_no_others(model: Any, tokenizer: Any) -> None:
     policy = LocalPolicy.of(model, tokenizer)
-    policy._model._now.batcher._generate = lambda requests: 1 / 0
+    policy._model._now.generating._answer = lambda requests: 1 / 0
     episodes = play(policy, 3)
     assert ["generation failed: ZeroDivisionError" in (episode.error or "") for episode in episodes] == [True] * 3
 

@@ -55,6 +55,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """A prompt, and ids that may come after it, of which there is one at least."""
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Generated:
     """What the model wrote: ids with the stop token, and the natural logarithm of each one's probability.
 
@@ -94,15 +102,40 @@ class Generator:
         finally:
             self._model.train(was_training)
 
+    def log_likelihoods(self, continuations: Sequence[Continuation]) -> list[float]:
+        """Return how likely each continuation is: the natural logarithm of its probability after its prompt."""
+        import torch
+
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                return self._log_likelihoods(continuations)
+        finally:
+            self._model.train(was_training)
+
     def forget(self) -> None:
         """Drop what was computed before: the weights have changed."""
         self._shared_ids, self._shared_cache = (), None
+
+    def _log_likelihoods(self, continuations: Sequence[Continuation]) -> list[float]:
+        import torch
+
+        ids, mask, positions = self._batch([one.prompt_ids + one.ids for one in continuations], 0)
+        num_kept = max(len(one.ids) for one in continuations) + 1
+        output = self._model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=num_kept)
+        found: list[float] = []
+        for row, one in zip(output.logits, continuations, strict=True):
+            logprobs = torch.log_softmax(row[-len(one.ids) - 1 : -1].float(), dim=-1)
+            chosen = torch.tensor(one.ids, device=logprobs.device)
+            found.append(float(logprobs.gather(-1, chosen[:, None]).sum()))
+        return found
 
     def _generate(self, requests: Sequence[Request]) -> list[Generated]:
         rows = [_Row(request, self._stop_ids) for request in requests]
         live = list(range(len(rows)))  # the rows in the batch, in its order
         cache, num_shared = self._shared(rows)
-        ids, mask, positions = self._batch(rows, num_shared)
+        ids, mask, positions = self._batch([row.request.prompt_ids for row in rows], num_shared)
         while True:
             output = self._model(
                 input_ids=ids,
@@ -155,11 +188,13 @@ class Generator:
         self._model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         self._shared_ids, self._shared_cache = ids, cache
 
-    def _batch(self, rows: Sequence[_Row], num_shared: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return ids [B, T], mask [B, shared + T] and positions [B, T] of the prompts' rests, padded on the left."""
+    def _batch(
+        self, sequences: Sequence[tuple[int, ...]], num_shared: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ids [B, T], mask [B, shared + T] and positions [B, T] of what is not shared, padded on the left."""
         import torch
 
-        rests = [row.request.prompt_ids[num_shared:] for row in rows]
+        rests = [sequence[num_shared:] for sequence in sequences]
         longest = max(map(len, rests))
         ids = torch.zeros(len(rests), longest, dtype=torch.long)
         mask = torch.zeros(len(rests), num_shared + longest, dtype=torch.long)

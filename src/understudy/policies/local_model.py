@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from understudy.config import config_from_dict
 from understudy.errors import ConfigError, PolicyError
@@ -16,12 +16,15 @@ from understudy.rendering import ModelTokenizer, Renderer, ServerProfile, load_t
 from understudy.types import JSON
 
 from .base import ContextLengthExceeded
-from .generation import Generated, Generator, Request, Sampling
+from .generation import Continuation, Generated, Generator, Request, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from understudy.models.load import DtypeName
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 GATHER_SECONDS = 0.002
 """So long a batch waits for more requests before it starts."""
@@ -118,8 +121,12 @@ class LocalModel:
         generator = Generator(model, stop_ids, self._sampling)
         declared = getattr(model.config, "max_position_embeddings", None)
         limits = [limit for limit in (self._max_context or declared, declared) if limit is not None]
-        batcher = Batcher(generator.generate, self._max_batch_size)
-        self._loaded = _Loaded(renderer, batcher, min(limits) if limits else None)
+        self._loaded = _Loaded(
+            renderer,
+            Batcher(generator.generate, self._max_batch_size),
+            Batcher(generator.log_likelihoods, self._max_batch_size),
+            min(limits) if limits else None,
+        )
 
     def let_go(self) -> None:
         """Let it out of memory."""
@@ -136,11 +143,26 @@ class LocalModel:
             ContextLengthExceeded: the prompt leaves no room.
             PolicyError: generation failed.
         """
-        now, most = self._now, self._sampling.max_new_tokens
-        room = most if now.max_context is None else now.max_context - len(ids)
+        room = self._room(len(ids), self._sampling.max_new_tokens)
+        return await self._now.generating.submit(Request(tuple(ids), room, seed, stop_ids))
+
+    async def log_likelihood(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> float:
+        """Return the natural logarithm of the probability that the model goes on with some ids.
+
+        Raises:
+            ContextLengthExceeded: the prompt leaves no room.
+            PolicyError: it could not be computed.
+        """
+        self._room(len(prompt_ids) + len(ids) - 1, 1)
+        return await self._now.measuring.submit(Continuation(tuple(prompt_ids), tuple(ids)))
+
+    def _room(self, num_tokens: int, most: int) -> int:
+        """Return how many tokens may follow so many, at most those that are wanted."""
+        limit = self._now.max_context
+        room = most if limit is None else min(most, limit - num_tokens)
         if room < 1:
-            raise ContextLengthExceeded(f"the prompt has {len(ids):,} tokens of {now.max_context:,}")
-        return await now.batcher.submit(Request(tuple(ids), min(most, room), seed, stop_ids))
+            raise ContextLengthExceeded(f"the prompt has {num_tokens:,} tokens of {limit:,}")
+        return room
 
     @property
     def _now(self) -> _Loaded:
@@ -154,39 +176,40 @@ class _Loaded:
     """What is in memory."""
 
     renderer: Renderer
-    batcher: Batcher
+    generating: Batcher[Request, Generated]
+    measuring: Batcher[Continuation, float]
     max_context: int | None
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A request and who waits for it."""
+class _Waiting(Generic[Asked, Answer]):
+    """What is asked, and who waits for the answer."""
 
-    request: Request
-    reply: asyncio.Future[Generated]
+    asked: Asked
+    reply: asyncio.Future[Answer]
 
 
-class Batcher:
-    """Runs the requests that wait together, in a thread, so that environments go on meanwhile.
+class Batcher(Generic[Asked, Answer]):
+    """Answers together what is asked at the same time, in a thread, so that environments go on meanwhile.
 
     Args:
-        generate: goes on with several prompts.
-        max_batch_size: with how many at most.
+        answer: what answers, several at once.
+        max_batch_size: how many at most.
     """
 
-    def __init__(self, generate: Callable[[Sequence[Request]], list[Generated]], max_batch_size: int) -> None:
-        self._generate = generate
+    def __init__(self, answer: Callable[[Sequence[Asked]], list[Answer]], max_batch_size: int) -> None:
+        self._answer = answer
         self._max_batch_size = max_batch_size
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Waiting[Asked, Answer]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def submit(self, request: Request) -> Generated:
-        """Return what the model writes.
+    async def submit(self, asked: Asked) -> Answer:
+        """Return the answer.
 
         Raises:
-            PolicyError: generation failed.
+            PolicyError: there is none, because the model failed.
         """
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        waiting: _Waiting[Asked, Answer] = _Waiting(asked, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
@@ -200,7 +223,7 @@ class Batcher:
             if not batch:
                 continue
             try:
-                results = await asyncio.to_thread(self._generate, [waiting.request for waiting in batch])
+                results = await asyncio.to_thread(self._answer, [waiting.asked for waiting in batch])
             except Exception as error:  # out of memory, a model that cannot be cached: the episodes end, not the run
                 for waiting in batch:
                     if not waiting.reply.done():

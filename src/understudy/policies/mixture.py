@@ -6,13 +6,12 @@ import random
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from understudy import registry
-from understudy.config import Component, config_from_dict
 from understudy.environments import ExpertStuck
 from understudy.errors import ConfigError, did_you_mean
 from understudy.types import JSON
 
 from .base import Action, Context, EpisodeStart, Policy
+from .nested import make_policy
 
 Per = Literal["turn", "episode"]
 PER: tuple[Per, ...] = ("turn", "episode")
@@ -48,8 +47,8 @@ class MixturePolicy(Policy):
             raise ConfigError(f"per is {per!r}.{did_you_mean(per, PER)} Known: {', '.join(PER)}")
         self._chance = chance
         self._per = per
-        self._policy = _made("policy", policy)
-        self._other = _made("other", other)
+        self._policy = make_policy("policy", policy)
+        self._other = make_policy("other", other)
 
     def identity(self) -> JSON:
         """Name both, and how they are mixed."""
@@ -93,9 +92,3 @@ class _Mixed(Policy):
             except ExpertStuck:
                 return await self._other.act(context)
         return await self._other.act(context)
-
-
-def _made(key: str, given: str | Mapping[str, Any]) -> Policy:
-    component = config_from_dict(Component, {"name": given} if isinstance(given, str) else given, source=key)
-    policy: Policy = registry.create("policies", component.name, component.arguments)
-    return policy
