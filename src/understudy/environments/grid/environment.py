@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from understudy.environments.base import ExpertStuck, Observation
+from understudy.environments.reading import Reading
 from understudy.environments.relabelling import hindsight, states_of
 from understudy.environments.tool_environment import ToolEnvironment, calls, says, system, user
 from understudy.environments.toolbox import Toolbox
@@ -17,6 +18,7 @@ from understudy.types import JSON, Episode, Message
 
 from .generate import Puzzle, draw_path, draw_sokoban
 from .puzzle import DIRECTIONS, Cell, Layout, Position, draw_map, is_solved, move, parse_map, solve
+from .reading import read_view
 
 Direction = Literal["up", "down", "left", "right"]
 
@@ -168,6 +170,14 @@ class Grid(ToolEnvironment[GridState]):
     def is_success(self) -> bool:
         """Say whether the puzzle is solved."""
         return is_solved(self.state.layout, self.state.position)
+
+    def read(self, task: JSON, messages: Sequence[Message]) -> Reading:
+        """Read the newest map that the agent was shown."""
+        for message in reversed(messages):
+            found = read_view(message.text(), has_boxes=self._puzzle == "sokoban")
+            if message.role == "assistant" or found != Reading():
+                return found
+        return Reading()
 
     def decide(self, observation: Observation) -> Message:
         """Take the next move of a shortest solution from where we are.
