@@ -16,7 +16,7 @@ from understudy.batching import Layout
 from understudy.config import ConfigModel
 from understudy.rendering.profile import ServerProfile
 
-from .data_config import DataSection, Paths
+from .data_config import DataSection, Paths, SourceSection
 from .playing_config import EvaluationSection
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
@@ -340,7 +340,7 @@ class TrainConfig(ConfigModel):
             if self.model.load_in_4bit and self.lora is None:
                 raise ValueError("model.load_in_4bit needs lora: weights in 4 bits cannot be trained themselves")
             return self
-        selecting = [self.data, *(self.data.sources or {}).values()]
+        selecting: list[DataSection | SourceSection] = [self.data, *(self.data.sources or {}).values()]
         if any(section.agents is not None or section.policies is not None for section in selecting):
             raise ValueError("who is trained is said by policies; leave out agents and policies of data")
         self.by_policy()
