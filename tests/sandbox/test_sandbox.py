@@ -144,6 +144,42 @@ def test_a_jail_that_died_is_started_again_and_what_ran_in_it_is_a_fault() -> No
 
 
 @here
+def test_a_caller_that_was_stopped_for_long_finds_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program ends long after all limits and before the caller looks again."""
+    monkeypatch.setattr("understudy.sandbox.sandbox.GRACE_SECONDS", 0.0)
+    sandbox = Sandbox(Limits(wall_seconds=0.2))
+
+    async def stand_still() -> ProgramRun:
+        under_way = asyncio.create_task(sandbox.run("print('fine')"))
+        await asyncio.sleep(0.05)
+        time.sleep(2 * sandbox.limits.total_seconds)
+        return await under_way
+
+    assert asyncio.run(stand_still()).output == "fine\n"
+
+
+@here
+def test_a_jail_that_was_stopped_for_long_counts_no_time() -> None:
+    sandbox = Sandbox(Limits(cpu_seconds=5, wall_seconds=0.5))
+    if sandbox.mechanism != "namespaces":
+        pytest.skip("each program has a jail of its own")
+    program = "import time\nend = time.monotonic() + 2.5\nwhile time.monotonic() < end: pass\nprint('fine')"
+
+    async def stop_and_go() -> ProgramRun:
+        under_way = asyncio.create_task(sandbox.run(program))
+        await asyncio.sleep(0.3)
+        supervisors = _children(sandbox._jail._process.pid)
+        stopped = [*supervisors, *(child for pid in supervisors for child in _children(pid))]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in stopped if number == signal.SIGSTOP else reversed(stopped):
+                os.kill(pid, number)
+            await asyncio.sleep(4.0 if number == signal.SIGSTOP else 0)
+        return await under_way
+
+    assert asyncio.run(stop_and_go()).output == "fine\n"
+
+
+@here
 def test_a_fork_of_the_caller_may_use_the_jail_and_leaves_it_alive() -> None:
     driver = """
 import asyncio, os, sys

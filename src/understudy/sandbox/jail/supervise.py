@@ -28,6 +28,7 @@ QUICK_CPU_SECONDS = 0.01
 """Programs give way to whoever asked for them, and all the more when they take longer than this."""
 
 SHORTEST_WAIT_SECONDS = 0.002
+STANDSTILL_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.05
 """How often a program that waits for a core is looked at once its time would be up."""
 
@@ -171,9 +172,10 @@ def _watch(pid: int, proc: int | None, status: socket.socket, started: float, li
     process = os.pidfd_open(pid)
     poller.register(process, select.POLLIN)
     poller.register(status, select.POLLIN)
-    is_quick = True
+    is_quick, stood_still = True, 0.0
     while True:
-        wall_seconds, cpu_seconds, waiting = time.monotonic() - started, _cpu_seconds(pid), _waiting(proc, pid)
+        now = time.monotonic()
+        wall_seconds, cpu_seconds, waiting = now - started - stood_still, _cpu_seconds(pid), _waiting(proc, pid)
         cpu_left = limits["cpu_seconds"] - cpu_seconds
         idle_left = limits["wall_seconds"] - (wall_seconds - cpu_seconds - waiting.seconds)
         total_left = limits["total_seconds"] - wall_seconds
@@ -188,7 +190,11 @@ def _watch(pid: int, proc: int | None, status: socket.socket, started: float, li
         # A program of one thread cannot use more CPU time than time goes by.
         wait = min(total_left, cpu_left, QUICK_CPU_SECONDS - cpu_seconds if is_quick else cpu_left)
         wait = min(wait, idle_left if idle_left > 0 else LOOK_AGAIN_SECONDS)
-        ready = {descriptor for descriptor, _ in poller.poll(1000 * max(SHORTEST_WAIT_SECONDS, wait))}
+        wait = max(SHORTEST_WAIT_SECONDS, wait)
+        ready = {descriptor for descriptor, _ in poller.poll(1000 * wait)}
+        # Whoever stops all of these processes for a while, and lets them go on, changes no result.
+        overslept = time.monotonic() - now - wait
+        stood_still += overslept if overslept > STANDSTILL_SECONDS else 0.0
         if process in ready:
             return None
         if status.fileno() in ready:
