@@ -8,7 +8,6 @@ cut off, what ended by a fault, and what was added by raising ``num_episodes``.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections import Counter
@@ -30,6 +29,7 @@ from understudy.types import Episode
 
 from .config import CHANGEABLE, CollectConfig
 from .engine import play_all
+from .interruptible import run_interruptibly
 from .journal import Journal
 from .plan import Plan
 from .rollout import Play
@@ -189,7 +189,7 @@ def _run(
     try:
         missing = [index for index, play in enumerate(plan) if play.id not in journal]
         keeper = _Keeper(config, journal, plan, missing, console, label)
-        asyncio.run(_play(config, plan, missing, policies, keeper))
+        run_interruptibly(_play(config, plan, missing, policies, keeper))
         totals = _finish(config, journal, plan, path, policies, statistics)
     finally:
         journal.close()
