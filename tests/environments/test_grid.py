@@ -11,6 +11,8 @@ import pytest
 from understudy.environments import Step, calls, says
 from understudy.environments.grid import Grid
 from understudy.environments.grid.puzzle import DIRECTIONS, Position, draw_map, is_solved, move, parse_map, solve
+from understudy.environments.grid.reading import read_view
+from understudy.environments.reading import Reading
 from understudy.errors import ConfigError
 
 
@@ -120,3 +122,38 @@ def test_coordinates_say_what_the_map_shows() -> None:
 def test_bad_settings_are_refused(arguments: dict) -> None:
     with pytest.raises(ConfigError):
         Grid(**arguments)
+
+
+async def _walk(environment: Grid, policy: Any) -> list[tuple[Any, Step]]:
+    """Play one task; return what the environment reads after each step, with the step."""
+    task = environment.tasks("train")[0]
+    step = await environment.reset(task)
+    messages, found = list(step.observations["agent"].messages), []
+    while not step.is_over:
+        action = policy(step.observations["agent"])
+        step = await environment.step({"agent": action})
+        messages += [action, *step.observations["agent"].messages]
+        found.append((environment.read(task, messages), step))
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"coordinates": False, "interface": "text"}, {"puzzle": "sokoban", "size": 7, "num_boxes": 2}],
+    ids=["path", "text", "sokoban"],
+)
+def test_the_end_is_read_off_the_newest_map(arguments: dict[str, Any]) -> None:
+    def up(observation: Any) -> Any:
+        return says("up") if arguments.get("interface") == "text" else calls("move", direction="up")
+
+    for environment in (Grid(**arguments), Grid(**arguments, task_seed=1)):
+        for policy, reason, value in ((environment.expert("agent"), "solved", 1.0), (up, "out_of_moves", 0.0)):
+            found = asyncio.run(_walk(environment, policy))
+            assert [(read.stop_reason, read.value) for read, _ in found[:-1]] == [(None, None)] * (len(found) - 1)
+            read, step = found[-1]
+            assert (read.stop_reason, read.value) == (reason, value) == (step.stop_reason, float(reason == "solved"))
+
+
+@pytest.mark.parametrize("text", ["", "Hello", "@ -\n. - -", "- -\n- -", "@ @\n. -", "$ -\n. @"])
+def test_what_is_no_map_of_the_puzzle_says_nothing(text: str) -> None:
+    assert read_view(text, has_boxes=False) == Reading()

@@ -12,7 +12,7 @@ from understudy.environments import Step, calls, says
 from understudy.environments.tools import Tools
 from understudy.environments.tools.world import Request, expected_world, read_world
 from understudy.errors import ConfigError
-from understudy.types import Message
+from understudy.types import Message, ToolCall
 
 
 def order(id: str, status: str, *items: str) -> dict[str, Any]:
@@ -147,3 +147,21 @@ def test_half_of_the_wishes_are_forbidden_so_that_neither_answer_wins_by_itself(
 def test_bad_settings_are_refused(arguments: dict) -> None:
     with pytest.raises(ConfigError):
         Tools(**arguments)
+
+
+def test_with_an_open_book_look_ups_give_what_the_rules_hold() -> None:
+    async def look_up(level: int, tool: str, **arguments: str) -> tuple[str, str]:
+        environment = Tools(level=level, open_book=True)
+        opening = await environment.reset(task(("cancel", "lamp")))
+        step = await environment.step({"agent": Message("assistant", "", tool_calls=[ToolCall(tool, arguments)])})
+        return opening.observations["agent"].messages[0].text(), step.observations["agent"].messages[0].text()
+
+    rules, found = asyncio.run(look_up(1, "find_customer", name="Ada"))
+    assert all(f"Ada: {line}\n" in f"{rules}\n" for line in found.splitlines())
+    assert "Bo: bed: heron, delivered" in rules
+    rules, found = asyncio.run(look_up(5, "get_order", order="gecko"))
+    assert found == "items: hat, mug\nstatus: delivered\naddress: 1 Oak Street"
+    assert "Ada: hat, mug: gecko, delivered, 1 Oak Street\n" in rules
+    assert rules.endswith("In stock: scarf 2, coat 0")
+    opening = asyncio.run(Tools(level=5).reset(task(("cancel", "lamp"))))
+    assert "gecko" not in opening.observations["agent"].messages[0].text()

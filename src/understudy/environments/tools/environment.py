@@ -58,6 +58,8 @@ class Tools(ToolEnvironment[ShopState]):
         kinds: what customers want, of cancel, address, return, exchange; other than the level has it.
         num_orders: fewest and most orders of the customer, other than the level has it.
         num_requests: fewest and most wishes, other than the level has it.
+        open_book: the agent's rules hold the records of the shop, so that nothing is hidden but what customers will say
+            and a world model can know what look-ups give.
         num_tasks, task_seed, max_steps: see `ToolEnvironment`.
 
     Raises:
@@ -73,6 +75,7 @@ class Tools(ToolEnvironment[ShopState]):
         kinds: Sequence[Kind] | None = None,
         num_orders: tuple[int, int] | None = None,
         num_requests: tuple[int, int] | None = None,
+        open_book: bool = False,
         num_tasks: Mapping[str, int] | int | None = None,
         task_seed: int = 0,
         max_steps: int | None = None,
@@ -86,6 +89,7 @@ class Tools(ToolEnvironment[ShopState]):
             self.difficulty = replace(self.difficulty, num_orders=_checked_range("num_orders", num_orders, 10))
         if num_requests is not None:
             self.difficulty = replace(self.difficulty, num_requests=_checked_range("num_requests", num_requests, 5))
+        self._open_book = open_book
         super().__init__(num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
 
     def make_toolbox(self) -> Toolbox:
@@ -113,7 +117,8 @@ class Tools(ToolEnvironment[ShopState]):
         world = read_world(task["shop"])
         requests = tuple(Request(**request) for request in task["requests"])
         state = ShopState(task["customer"], requests, tuple(task["says"]), world, copy.deepcopy(world))
-        return state, (system(self.rules()), user(state.says[0]))
+        rules = f"{self.rules()}\n{self._records(world)}" if self._open_book else self.rules()
+        return state, (system(rules), user(state.says[0]))
 
     def rules(self) -> str:
         """Return the rules of the desk: those that the wishes can touch."""
@@ -132,6 +137,16 @@ class Tools(ToolEnvironment[ShopState]):
         if self.difficulty.must_confirm:
             rules.append("Before the first change, say what you are going to do and wait for a yes.")
         return " ".join([*rules, "Refuse everything else. When all is dealt with, tell the customer."])
+
+    def _records(self, world: World) -> str:
+        """Return all orders, and what is in stock, as far as the agent could look them up."""
+        lines = []
+        for order in world.orders.values():
+            line = f"{order.customer}: {', '.join(order.items)}: {order.id}, {order.status}"
+            lines.append(line if self.difficulty.lists_orders else f"{line}, {order.address}")
+        if "exchange" in self.difficulty.kinds:
+            lines.append("In stock: " + ", ".join(f"{item} {count}" for item, count in world.stock.items()))
+        return "\n".join(lines)
 
     def find_customer(self, name: str) -> str:
         """Find a customer's orders.
