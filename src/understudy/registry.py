@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, str]] = {
         "debate": "understudy.environments.debate:Debate",
         "user_gym": "understudy.environments.user_gym:UserGymEnvironment",
         "team": "understudy.environments.team:Team",
+        "dream": "understudy.world_models.dream:make_dream",
     },
     "policies": {
         "expert": "understudy.policies.scripted:ExpertPolicy",
@@ -49,6 +50,11 @@ TABLES: dict[str, dict[str, str]] = {
         "mixture": "understudy.policies.mixture:MixturePolicy",
         "replay": "understudy.policies.replay:ReplayPolicy",
         "human": "understudy.policies.human:HumanPolicy",
+        "planner": "understudy.world_models.planner:PlannerPolicy",
+    },
+    "scorers": {
+        "environment": "understudy.world_models.scorers:EnvironmentScorer",
+        "text": "understudy.world_models.scorers:TextScorer",
     },
     "objectives": {
         "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",

@@ -54,6 +54,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "user_gym": [{"level": level} for level in (1, 2, 3, 4)],
     "team": [{"level": level} for level in (1, 2, 3)] + [{"turn_order": ["planner", "solver"]}],
 }
+BORROWING = ("dream",)
+"""Environments in the place of another, which have no tasks of their own; see tests/world_models."""
+
 ZERO_SUM = ("debate",)
 """Here one agent's success is the other's failure, so how well they play is told by their rewards."""
 
@@ -79,7 +82,7 @@ def play(name: str, arguments: dict[str, Any], which: Sequence[Play], policy: Po
 
 
 def test_every_environment_of_the_table_stands_here() -> None:
-    assert sorted(VARIANTS) == sorted(registry.TABLES["environments"])
+    assert sorted([*VARIANTS, *BORROWING]) == sorted(registry.TABLES["environments"])
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)

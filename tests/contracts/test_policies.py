@@ -55,6 +55,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[st
             "replay": {"source": str(folder / "recorded.jsonl")},
             "endpoint": {"model": "m", "base_url": server.base_url},
             "local": {"model": str(folder / "model"), "max_new_tokens": 4, "temperature": 1.0},
+            "planner": {
+                "policy": "random",
+                "world_model": {"model": str(folder / "model"), "max_new_tokens": 4},
+                "num_rollouts": 2,
+                "depth": 2,
+                "scorer": {"name": "text", "arguments": {"text": "That is right."}},
+            },
         }
 
 

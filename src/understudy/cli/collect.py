@@ -22,7 +22,7 @@ from .console import messages, show_log
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from understudy.collect import CollectResult
+    from understudy.collect import CollectConfig, CollectResult
 
 EPILOG = f"""
 examples:
@@ -46,16 +46,21 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from understudy.collect import CollectConfig, collect
-    from understudy.curate import EpisodeStatistics
+    from understudy.collect import CollectConfig
 
     config = read_config(args, CollectConfig)
-    if config is None:
-        return 0
+    return 0 if config is None else run_collection(config, overwrite=args.overwrite)
+
+
+def run_collection(config: CollectConfig, *, overwrite: bool) -> int:
+    """Collect, show what came of it, and return the exit status."""
+    from understudy.collect import collect
+    from understudy.curate import EpisodeStatistics
+
     show_log()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interrupt too
     try:
-        result = collect(config, statistics=EpisodeStatistics, overwrite=args.overwrite, console=messages())
+        result = collect(config, statistics=EpisodeStatistics, overwrite=overwrite, console=messages())
     except KeyboardInterrupt:
         text = f"interrupted; what was finished is in {config.output_dir}, and the same command goes on"
         messages().print(text, markup=False, soft_wrap=True)

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "collect": ("understudy.cli.collect", "let agents play, many episodes at once, and write them down"),
     "convert": ("understudy.cli.convert", "read episodes from one format and write them in another"),
     "curate": ("understudy.cli.curate", "choose what to train on, by rules that say what they kept"),
+    "dream": ("understudy.cli.dream", "let agents play in what a world model imagines, in place of the environment"),
     "evaluate": ("understudy.cli.evaluate", "let a policy play held-out tasks, and say how well and how surely"),
     "export": ("understudy.cli.export", "write a trained model as servers load it, adapters merged"),
     "play": ("understudy.cli.play", "play an environment yourself, or watch a policy play it"),

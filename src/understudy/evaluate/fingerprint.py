@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from understudy.config import Component
@@ -50,8 +51,23 @@ def models_played(config: EvaluateConfig) -> list[str]:
     if config.plays_baseline:
         policy, policies = config.before
         components += [policy, *policies.values()]
-    models = (local_model(component) for component in components)
-    return list(dict.fromkeys(model for model in models if model is not None))
+    components += [config.environment]  # a dream is played by a model too
+    return list(dict.fromkeys(model for component in components if component for model in _models_in(component)))
+
+
+def _models_in(component: Component) -> Iterator[str]:
+    """Yield the local models that a component plays: its own, and those of what it is made of."""
+    model = local_model(component)
+    if model is not None:
+        yield model
+    world_model = component.arguments.get("world_model")
+    if isinstance(world_model, Mapping):
+        world_model = world_model.get("model")
+    if isinstance(world_model, str):
+        yield world_model
+    for inner in component.arguments.values():
+        if isinstance(inner, Mapping) and isinstance(inner.get("name"), str):
+            yield from _models_in(Component(name=inner["name"], arguments=inner.get("arguments") or {}))
 
 
 def local_model(component: Component | None) -> str | None:
