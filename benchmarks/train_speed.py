@@ -2,10 +2,12 @@
 
     python benchmarks/train_speed.py --data ../shared/data --llamafactory-python /path/to/venv/bin/python
 
-Every contender runs in a process of its own with one thread, on the same rows in the same order, and they take steps in
-turn, so that a busy machine slows all of them alike. Figures are medians. The model has Qwen3's architecture (hidden
-256, 4 layers); the losses of all contenders must agree. LLaMA-Factory pins other versions, so it needs an environment
-of its own; without `--llamafactory-python` it is left out.
+Every contender takes the same step, of the same rows in the same order, on one thread. They take it in turn, each time
+in a process of its own that has all of the memory, so that a busy machine slows all of them alike and what one holds is
+not missed by another. Figures are medians over the rounds. The model has Qwen3's architecture (hidden 256, 4 layers);
+the losses of all contenders must agree. TRL takes the largest batch up to its default of 8 whose logits fit the memory,
+and accumulates the step from these. LLaMA-Factory pins other versions, so it needs an environment of its own; without
+`--llamafactory-python` it is left out.
 """
 
 from __future__ import annotations
@@ -43,41 +45,23 @@ MEMORY_BAR = 0.30
 
 
 @dataclass
-class Worker:
-    """A contender's process and what it measured."""
+class Contender:
+    """A contender and what it measured, a step a round."""
 
     name: str
-    process: subprocess.Popen[str]
     steps: list[dict[str, Any]] = field(default_factory=list)
-    failed: str | None = None
-
-    def read(self) -> dict[str, Any] | None:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.failed = f"ended with exit code {self.process.wait()}"
-            return None
-        return json.loads(line)
-
-    def step(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        if (measured := self.read()) is not None:
-            self.steps.append(measured)
 
     def of(self, key: str) -> float:
-        """Return the median of a figure; the first step, which allocates, counts only for memory."""
-        if key == "growth":
-            return max(step[key] for step in self.steps)
-        return median(step[key] for step in (self.steps[1:] or self.steps))
+        """Return the median of a figure."""
+        return median(step[key] for step in self.steps)
 
 
-def start(name: str, settings: dict[str, Any], scratch: Path, python: str) -> Worker:
-    own = scratch / name
+def take_step(contender: Contender, settings: dict[str, Any], scratch: Path, python: str) -> None:
+    """Let a contender take one step in a new process."""
+    own = scratch / contender.name
     own.mkdir(parents=True, exist_ok=True)
     file = own / "settings.json"
-    file.write_text(json.dumps(settings | {"contender": name, "scratch": str(own)}), encoding="utf-8")
+    file.write_text(json.dumps(settings | {"contender": contender.name, "scratch": str(own)}), encoding="utf-8")
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
@@ -87,65 +71,57 @@ def start(name: str, settings: dict[str, Any], scratch: Path, python: str) -> Wo
         "DISABLE_VERSION_CHECK": "1",
     }
     with (own / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [python, str(HERE / "train_speed_worker.py"), str(file)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=HERE,
-            env=environment,
+        worker = [python, str(HERE / "train_speed_worker.py"), str(file)]
+        done = subprocess.run(
+            worker, check=False, stdout=subprocess.PIPE, stderr=log, text=True, cwd=HERE, env=environment
         )
-    return Worker(name, process)
+    if done.stdout:
+        contender.steps.append(json.loads(done.stdout))
+        return
+    print(f"{contender.name} ended with exit code {done.returncode}; its log:", file=sys.stderr)
+    print((own / "log.txt").read_text()[-2000:], file=sys.stderr)
 
 
-def run_case(arguments: argparse.Namespace, rows_file: Path, model: Path, case: dict[str, Any]) -> list[Worker]:
-    """Run one case and return its workers, those that failed included."""
+def run_case(arguments: argparse.Namespace, rows_file: Path, model: Path, case: dict[str, Any]) -> list[Contender]:
+    """Run one case and return its contenders, those that failed included."""
     settings = case | {
         "rows": str(rows_file),
         "model": str(model),
         "rows_per_step": arguments.rows_per_step,
-        "steps": arguments.rounds + 1,
         "max_tokens": arguments.max_tokens,
     }
     scratch = rows_file.parent / f"{case['shape']}-{case['vocab_size']}-{case['precision']}"
-    workers = []
-    for name in arguments.contenders:
-        python = arguments.llamafactory_python if name == "llamafactory" else sys.executable
-        if python is None:
-            continue
-        worker = start(name, settings, scratch, python)
-        worker.read()
-        workers.append(worker)
-    for _ in range(arguments.rounds + 1):
-        for worker in workers:
-            if worker.failed is None:
-                worker.step()
-    for worker in workers:
-        worker.process.kill()
-        if worker.failed is not None:
-            print(f"{worker.name} {worker.failed}; its log:", file=sys.stderr)
-            print((scratch / worker.name / "log.txt").read_text()[-2000:], file=sys.stderr)
-    return workers
+    contenders = [
+        Contender(name)
+        for name in arguments.contenders
+        if name != "llamafactory" or arguments.llamafactory_python is not None
+    ]
+    for _ in range(arguments.rounds):
+        for contender in contenders:
+            python = arguments.llamafactory_python if contender.name == "llamafactory" else sys.executable
+            take_step(contender, settings, scratch, python)
+    return contenders
 
 
-def report(case: dict[str, Any], workers: list[Worker], peak_flops: float) -> list[dict[str, Any]]:
+def report(case: dict[str, Any], contenders: list[Contender], peak_flops: float) -> list[dict[str, Any]]:
     """Print a case's table; return it as records."""
-    done = {worker.name: worker for worker in workers if worker.steps}
+    done = {contender.name: contender for contender in contenders if contender.steps}
     ours = done.get("understudy")
     print(f"\none row per {case['shape']}, vocabulary {case['vocab_size']}, {case['precision']}")
-    print(f"{'':16}{'CPU s':>9}{'wall s':>9}{'times ours':>11}{'bar':>7}{'peak MiB':>10}{'first loss':>12}{'last':>10}")
+    print(f"{'':16}{'CPU s':>9}{'wall s':>9}{'times ours':>11}{'bar':>7}{'peak MiB':>10}{'loss':>12}{'batch':>7}")
     records = []
-    for worker in done.values():
-        ratio = worker.of("cpu") / ours.of("cpu") if ours else float("nan")
-        bar = BARS.get((case["shape"], case["vocab_size"], worker.name), BARS.get((case["shape"], None, worker.name)))
-        first, last = worker.steps[0]["loss"], worker.steps[-1]["loss"]
-        print(
-            f"{worker.name:16}{worker.of('cpu'):9.2f}{worker.of('wall'):9.2f}{ratio:10.2f}x"
-            f"{f'{bar:.1f}x' if bar else '':>7}{worker.of('growth'):10.0f}{first:12.6f}{last:10.6f}"
+    for contender in done.values():
+        ratio = contender.of("cpu") / ours.of("cpu") if ours else float("nan")
+        bar = BARS.get(
+            (case["shape"], case["vocab_size"], contender.name), BARS.get((case["shape"], None, contender.name))
         )
-        figures = {key: worker.of(key) for key in ("cpu", "wall", "growth")}
-        records.append(case | {"contender": worker.name, "ratio": ratio, "bar": bar, "loss": first} | figures)
+        loss, batch = contender.of("loss"), contender.steps[0].get("batch_size", "")
+        print(
+            f"{contender.name:16}{contender.of('cpu'):9.2f}{contender.of('wall'):9.2f}{ratio:10.2f}x"
+            f"{f'{bar:.1f}x' if bar else '':>7}{contender.of('growth'):10.0f}{loss:12.6f}{batch:>7}"
+        )
+        figures = {key: contender.of(key) for key in ("cpu", "wall", "growth")}
+        records.append(case | {"contender": contender.name, "ratio": ratio, "bar": bar, "loss": loss} | figures)
     if ours is not None:
         used = median(step["flops"] / step["cpu"] for step in ours.steps)
         print(f"model FLOPs utilisation {used / peak_flops:.0%} of {peak_flops / 1e9:.0f} GFLOP/s measured")
@@ -153,11 +129,11 @@ def report(case: dict[str, Any], workers: list[Worker], peak_flops: float) -> li
         if baseline is not None:
             share = ours.of("growth") / baseline.of("growth")
             print(f"peak growth {share:.0%} of TRL's defaults (bar {MEMORY_BAR:.0%})")
-        for worker in done.values():
-            difference = abs(worker.steps[0]["loss"] / ours.steps[0]["loss"] - 1)
+        for contender in done.values():
+            difference = abs(contender.of("loss") / ours.of("loss") - 1)
             # trainers log their losses rounded to a few digits
             if difference > LOSS_TOLERANCE[case["precision"]]:
-                print(f"THE LOSS OF {worker.name} DIFFERS BY {difference:.1e}")
+                print(f"THE LOSS OF {contender.name} DIFFERS BY {difference:.1e}")
     return records
 
 
@@ -200,7 +176,10 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--rows-per-step", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3, help="measured steps of each contender, after one to warm up")
+    parser.add_argument(
+        "--longest-row", type=int, default=8192, help="leave longer rows out: peers hold all their logits"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="steps of each contender")
     parser.add_argument("--max-tokens", type=int, default=4096, help="our max_tokens_per_batch")
     parser.add_argument("--shuffle", type=int, metavar="SEED", help="shuffle the rows first, as training does")
     parser.add_argument("--llamafactory-python", help="the Python of an environment that has LLaMA-Factory")
@@ -212,6 +191,7 @@ def main() -> None:
         for shape, vocab_size, precision in product(arguments.shapes, arguments.vocab_sizes, arguments.precisions):
             case = {"shape": shape, "vocab_size": vocab_size, "precision": precision}
             rows = episodes if shape == "episode" else turn_rows(episodes)
+            rows = [row for row in rows if len(row[0]) <= arguments.longest_row]
             if arguments.shuffle is not None:
                 import numpy as np
 
@@ -219,8 +199,8 @@ def main() -> None:
             rows_file = Path(scratch) / f"{shape}-{vocab_size}.npz"
             write_rows(rows_file, rows, vocab_size)
             model = save_model(Path(scratch), vocab_size, arguments.data / "tokenizers" / "qwen3")
-            workers = run_case(arguments, rows_file, model, case)
-            records += report(case, workers, matmul_peak(precision))
+            contenders = run_case(arguments, rows_file, model, case)
+            records += report(case, contenders, matmul_peak(precision))
             if arguments.json is not None:
                 arguments.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """One contender of the training benchmark, in a process of its own.
 
-Started by `train_speed.py` with a settings file. It builds its trainer, answers ``ready``, and then takes one optimiser
-step for each line that it reads, answering with the loss, the CPU and wall time, and the growth of its peak memory.
+Started by `train_speed.py` with a settings file. It builds its trainer, takes one optimiser step, and answers with the
+loss, the CPU and wall time, and the growth of its peak memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,12 +34,6 @@ def answer(**values: Any) -> None:
     _ANSWERS.flush()
 
 
-def wait() -> None:
-    """Wait for the word to take a step; end when the parent is gone."""
-    if not sys.stdin.readline():
-        os._exit(0)
-
-
 def resident_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
@@ -49,22 +44,20 @@ def peak_mib() -> float:
 
 
 class Clock:
-    """Measures steps; memory grows from what is held before the first one."""
+    """Measures a step; memory grows from what is held before it."""
 
     def __init__(self) -> None:
-        self._held: float | None = None
-        self._cpu = self._wall = self.cpu = self.wall = 0.0
+        self._held = self._cpu = self._wall = self.cpu = self.wall = 0.0
 
     def start(self) -> None:
-        if self._held is None:
-            self._held = resident_mib()
+        self._held = resident_mib()
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     def stop(self) -> None:
         self.cpu, self.wall = time.process_time() - self._cpu, time.perf_counter() - self._wall
 
     def report(self, loss: float, **more: Any) -> None:
-        growth = peak_mib() - (self._held or 0.0)
+        growth = peak_mib() - self._held
         answer(loss=loss, cpu=self.cpu, wall=self.wall, growth=growth, **more)
 
 
@@ -107,15 +100,12 @@ def understudy(settings: dict[str, Any], layout: str) -> None:
     max_tokens = max(longest, settings["max_tokens"]) if layout == "rows" else settings["max_tokens"]
     planner = Planner([Source("tau", examples)], sampler, layout=layout, max_tokens_per_batch=max_tokens)
     clock = Clock()
-    answer(ready=True)
-    for step in range(settings["steps"]):
-        wait()
-        clock.start()
-        plan = planner.plan(step)
-        stats = engine.forward_backward(plan, engine.global_weight_sums(plan))
-        engine.optimizer_step(stats)
-        clock.stop()
-        clock.report(stats.loss, flops=flops(plan, model.config), tokens=stats.num_tokens)
+    clock.start()
+    plan = planner.plan(0)
+    stats = engine.forward_backward(plan, engine.global_weight_sums(plan))
+    engine.optimizer_step(stats)
+    clock.stop()
+    clock.report(stats.loss, flops=flops(plan, model.config), tokens=stats.num_tokens)
 
 
 def flops(plan: Any, config: Any) -> float:
@@ -144,37 +134,31 @@ def plain(settings: dict[str, Any]) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     dtype = autocast_dtype(settings)
     clock = Clock()
-    answer(ready=True)
-    for step in range(settings["steps"]):
-        wait()
-        clock.start()
-        batch = rows[step * settings["rows_per_step"] : (step + 1) * settings["rows_per_step"]]
-        total = sum(int(supervised[1:].sum()) for _, supervised in batch)
-        loss_sum = 0.0
-        for ids, supervised in batch:
-            tokens = torch.from_numpy(ids.astype(np.int64))
-            labels = tokens.masked_fill(~torch.from_numpy(supervised), -100)
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-                logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
-                loss = torch.nn.functional.cross_entropy(logits, labels[1:], reduction="sum") / total
-            loss.backward()
-            loss_sum += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        clock.stop()
-        clock.report(loss_sum)
+    clock.start()
+    batch = rows[: settings["rows_per_step"]]
+    total = sum(int(supervised[1:].sum()) for _, supervised in batch)
+    loss_sum = 0.0
+    for ids, supervised in batch:
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        labels = tokens.masked_fill(~torch.from_numpy(supervised), -100)
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1].float()
+            loss = torch.nn.functional.cross_entropy(logits, labels[1:], reduction="sum") / total
+        loss.backward()
+        loss_sum += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    clock.stop()
+    clock.report(loss_sum, batch_size=1)
 
 
-def gate(callback_class: type, clock: Clock) -> Any:
-    """Return a callback that takes a step only when told to, and reports it when its loss is logged."""
+def timing(callback_class: type, batch_size: int) -> Any:
+    """Return a callback that measures a step, and reports it when its loss is logged."""
+    clock = Clock()
 
-    class Gate(callback_class):  # type: ignore[misc]
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            answer(ready=True)
-
+    class Timing(callback_class):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            wait()
             clock.start()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -182,16 +166,16 @@ def gate(callback_class: type, clock: Clock) -> Any:
 
         def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
             if "loss" in logs:
-                clock.report(logs["loss"])
+                clock.report(logs["loss"], batch_size=batch_size)
 
-    return Gate()
+    return Timing()
 
 
 def trainer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what a Hugging Face trainer must be told so that it takes the same steps."""
     return {
         "output_dir": settings["scratch"],
-        "max_steps": settings["steps"],
+        "max_steps": 1,
         "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "constant",
         "weight_decay": 0.0,
@@ -218,6 +202,14 @@ def dataset(settings: dict[str, Any]) -> Any:
     )
 
 
+def fitting_batch(settings: dict[str, Any], *, num_copies: int) -> int:
+    """Return the largest batch, up to TRL's default of 8, of which so many copies of the logits fit the memory."""
+    longest = max(len(ids) for ids, _ in read_rows(settings["rows"])[: settings["rows_per_step"]])
+    memory = 0.65 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    of_row = num_copies * longest * settings["vocab_size"] * 4
+    return next((size for size in (8, 4, 2) if size * of_row <= memory), 1)
+
+
 def trl(settings: dict[str, Any], *, batch_size: int, **overrides: Any) -> None:
     """TRL's SFTTrainer. The labels are those of `assistant_only_loss`; nothing is cut off."""
     from transformers import AutoTokenizer, TrainerCallback
@@ -237,7 +229,7 @@ def trl(settings: dict[str, Any], *, batch_size: int, **overrides: Any) -> None:
         args=config,
         train_dataset=dataset(settings),
         processing_class=AutoTokenizer.from_pretrained(settings["model"]),
-        callbacks=[gate(TrainerCallback, Clock())],
+        callbacks=[timing(TrainerCallback, batch_size)],
     )
     trainer.train()
 
@@ -254,6 +246,7 @@ def llamafactory(settings: dict[str, Any]) -> None:
     # It imports torchaudio whatever it trains, whose wheels fit no CPU build of torch; nothing here uses it.
     if importlib.util.find_spec("torchaudio") is None:
         sys.modules["torchaudio"] = ModuleType("torchaudio")
+        sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
     from llamafactory.train.tuner import run_exp
 
     arguments = trainer_arguments(settings) | {
@@ -273,15 +266,17 @@ def llamafactory(settings: dict[str, Any]) -> None:
         "overwrite_output_dir": True,
     }
     arguments["report_to"] = ["none"]
-    run_exp(arguments, callbacks=[gate(TrainerCallback, Clock())])
+    run_exp(arguments, callbacks=[timing(TrainerCallback, 1)])
 
 
 CONTENDERS: dict[str, Callable[[dict[str, Any]], None]] = {
     "understudy": lambda settings: understudy(settings, "depth_first"),
     "understudy_rows": lambda settings: understudy(settings, "rows"),
     "plain": plain,
-    "trl_defaults": lambda settings: trl(settings, batch_size=8),
-    "trl_best": lambda settings: trl(settings, batch_size=8, gradient_checkpointing=False),
+    "trl_defaults": lambda settings: trl(settings, batch_size=fitting_batch(settings, num_copies=3)),
+    "trl_best": lambda settings: trl(
+        settings, batch_size=fitting_batch(settings, num_copies=6), gradient_checkpointing=False
+    ),
     "trl_one_row": lambda settings: trl(settings, batch_size=1, gradient_checkpointing=False),
     "llamafactory": llamafactory,
 }
@@ -289,6 +284,8 @@ CONTENDERS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 def main() -> None:
     settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if (score := Path("/proc/self/oom_score_adj")).exists():
+        score.write_text("1000")  # where memory runs out, this process ends and no other
     torch.set_num_threads(1)
     CONTENDERS[settings["contender"]](settings)
 
