@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
+from understudy.models.lora import LoraSettings, add_adapter
 from understudy.models.tiny import tiny_model
 from understudy.policies.generation import Continuation, Generator, Request, Sampling
 
@@ -52,6 +54,17 @@ def test_a_batch_gives_what_each_prompt_gives_alone(architecture: str, shared: i
             assert list(result.ids) == ids
             assert result.logprobs == pytest.approx(logprobs, abs=1e-4)
             assert result.is_stopped == (ids[-1] == STOP)
+
+
+@pytest.mark.parametrize("has_adapter", [False, True])
+def test_transformers_has_nothing_to_warn_of(has_adapter: bool) -> None:
+    model = model_of("qwen3")
+    if has_adapter:
+        model = add_adapter(model, LoraSettings()).eval()
+    generator = Generator(model, frozenset({STOP}), Sampling())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generator.generate([Request(prompt, 4, 0) for prompt in prompts(40, (3, 5))])
 
 
 def test_rows_end_at_their_own_limits_and_stop_tokens() -> None:

@@ -9,6 +9,7 @@ Each row draws from its own seeded random numbers, so what it draws does not dep
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class Generator:
         self._model = model
         self._stop_ids = stop_ids
         self._sampling = sampling
+        self._cache_key = _cache_key(model)
         self._shared_ids: tuple[int, ...] = ()
         self._shared_cache: Any = None
 
@@ -141,9 +143,9 @@ class Generator:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache_key: cache},
             )
             chosen, logprobs = self._choose(output.logits[:, -1].float(), [rows[i] for i in live])
             for i, token, logprob in zip(live, chosen.tolist(), logprobs.tolist(), strict=True):
@@ -185,7 +187,7 @@ class Generator:
 
         cache = DynamicCache(config=self._model.config)
         given = torch.tensor([ids], device=self._model.device)
-        self._model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self._model(input_ids=given, use_cache=True, logits_to_keep=1, **{self._cache_key: cache})
         self._shared_ids, self._shared_cache = ids, cache
 
     def _batch(
@@ -258,6 +260,12 @@ def _draw(logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling) -> torc
     # Rounding can put a draw beyond the last token that has any probability.
     places = places.minimum((probabilities > 0).sum(dim=-1) - 1)
     return tokens.gather(-1, places[:, None])[:, 0]
+
+
+def _cache_key(model: PreTrainedModel) -> str:
+    """Return what the model calls its cache: `cache` in newer versions of transformers, which warn of the older name."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter passes keywords on
+    return "cache" if "cache" in inspect.signature(whole.forward).parameters else "past_key_values"
 
 
 def _with_column_of_ones(mask: torch.Tensor) -> torch.Tensor:
