@@ -58,8 +58,11 @@ class HeldOutLoss:
         return label_of_measured(self.model, self.agents)
 
 
-def measure_loss(config: LossSection, measured: Measured) -> HeldOutLoss:
+def measure_loss(config: LossSection, measured: Measured, name: str = SOURCE) -> HeldOutLoss:
     """Measure one model.
+
+    Args:
+        name: what the rows are called in messages.
 
     Raises:
         ConfigError: the model cannot be loaded.
@@ -72,7 +75,7 @@ def measure_loss(config: LossSection, measured: Measured) -> HeldOutLoss:
     from understudy.train.measure import measure
 
     folder = model_folder(measured.model)
-    rows = measured.source(config, SOURCE)
+    rows = measured.source(config, name)
     inputs = prepare_inputs(_as_training(config, folder), [rows], base=folder, tokenizer=folder)
     device = training_device(config.device)
     model = load_trained(folder, dtype=config.dtype, device=device, trust_remote_code=config.trust_remote_code)

@@ -136,7 +136,7 @@ def measure_predictions(
     from understudy.train.distributed import training_device
     from understudy.train.setup import make_objective, make_renderer
 
-    loss = measure_loss(_loss_section(config), measured)
+    loss = measure_loss(_loss_section(config), measured, SOURCE)
     folder = model_folder(measured.model)
     objective = ObjectiveSection(name="world_model", observation_roles=config.observation_roles)
     section = ModelSection(path=folder, trust_remote_code=config.trust_remote_code)
