@@ -111,7 +111,7 @@ def test_models_before_and_after_are_compared_on_the_same_observations(world_mod
 def test_rows_without_answers_and_a_missing_model_are_refused(world_model: Path, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Will it rain?"}, {"role": "assistant", "content": "No."}]
     write_episodes(tmp_path / "rows.jsonl", [Episode.from_messages(messages)], "native")
-    with pytest.raises(DataError, match="world_model.data_path: .*no token that is trained by world_model"):
+    with pytest.raises(DataError, match=r"world_model.data_path: .*no token that is trained by world_model"):
         predicted(tmp_path / "a", world_model, tmp_path / "rows.jsonl")
     with pytest.raises(ConfigError, match=r"world_model.model: name the model to measure"):
         run(tmp_path / "b", world_model={"data_path": str(WEATHER)})

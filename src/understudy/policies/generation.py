@@ -263,7 +263,7 @@ def _draw(logits: torch.Tensor, draws: torch.Tensor, sampling: Sampling) -> torc
 
 
 def _cache_key(model: PreTrainedModel) -> str:
-    """Return what the model calls its cache: `cache` in newer versions of transformers, which warn of the older name."""
+    """Return what the model calls its cache: `cache` in newer transformers, which warns of the older name."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter passes keywords on
     return "cache" if "cache" in inspect.signature(whole.forward).parameters else "past_key_values"
 
