@@ -367,6 +367,10 @@ def test_a_loop_stops_when_nothing_gets_better(tmp_path: Path) -> None:
         ({"collect": {"policy": None}}, "collect.policy: say who plays the first iteration, such as expert"),
         ({"collect": {"policies": {"agent": {"name": "expert"}}}}, "so the model would never play"),
         ({"train": {"policies": {"agent": {}}}, "evaluate": None}, "iterations train one model"),
+        (
+            {"train": {"objective": {"name": "world_model"}}, "evaluate": {"policy": {"name": "random"}}},
+            "objective world_model trains no actions; leave out evaluate",
+        ),
         ({"evaluate": {"num_tasks": 10**6}}, "1,000,000"),
         ({"collect": {"labeler": {"name": "exprt"}}}, "unknown policy 'exprt'"),
         ({"curate": {"hindsight": True}, "collect": {"environment": {"name": "function_gym"}}}, "no relabel"),

@@ -79,6 +79,11 @@ class RunConfig(ConfigModel):
             raise ValueError("iterations collect, curate and train; give these sections (`curate: {}` keeps all)")
         if self.train.policies is not None:
             raise ValueError("iterations train one model; leave out train.policies")
+        if self.evaluate is not None and self.train.objective.name == "world_model":
+            raise ValueError(
+                "iterations are compared by how the model plays, and objective world_model trains no actions; leave "
+                "out evaluate, or train combined"
+            )
         settings = self.loop or LoopSection()
         if settings.patience is not None and self.evaluate is None:
             raise ValueError("loop.patience waits for better evaluations; give evaluate")
