@@ -260,10 +260,11 @@ def _run_stage(
 def _beginning(planned: PlannedStage, config: RunConfig) -> str:
     """Say that a stage begins, with the places and the environment that it was given; `plan` knows the rest."""
     text = {"new": "starting", "begun": "going on", "done": "done"}[planned.state]
+    folder = config.output_dir if config.previous is None else str(Path(config.output_dir).parent)
     given = [
         f"{key}={value}"
         for key, value in config.following(planned.stage.name).items()
-        if key == "environment.name" or (isinstance(value, str) and value.startswith(config.output_dir))
+        if key == "environment.name" or (isinstance(value, str) and value.startswith(folder))
     ]
     return ", ".join([text, *([planned.changes] if planned.changes else []), *given])
 
