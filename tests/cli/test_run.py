@@ -78,6 +78,13 @@ def test_an_interrupted_run_says_so_by_its_status_and_goes_on_by_the_same_comman
     assert status(config, "evaluate") == "done"
 
 
+def test_what_stops_a_stage_is_said_once(config: Path) -> None:
+    done = run_command("run", config, "curate.min_reward_threshold=2", "iterations=2")
+    assert done.returncode == 2
+    assert done.stderr.count("no episode is left of 16") == 1
+    assert done.stderr.splitlines()[-1].startswith("error: no episode is left of 16")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -114,6 +114,17 @@ def test_what_is_logged_goes_to_run_log_until_the_run_closes(tmp_path) -> None:
     assert "afterwards" not in text
 
 
+@pytest.mark.parametrize(("error", "status"), [(ValueError("no"), "failed"), (KeyboardInterrupt("no"), "interrupted")])
+def test_an_error_ends_a_run_and_stands_in_its_log_alone(tmp_path, caplog, error: BaseException, status: str) -> None:
+    outer = RunFolder.open(tmp_path / "outer", config="")
+    inner = RunFolder.open(tmp_path / "outer" / "inner", config="")
+    inner.fail(error)
+    outer.close("finished")
+    assert f"{type(error).__name__}: no" in (tmp_path / "outer/inner/run.log").read_text()
+    assert "no" not in (tmp_path / "outer/run.log").read_text() + caplog.text
+    assert json.loads((tmp_path / "outer/inner/provenance.json").read_text())["status"] == status
+
+
 def test_a_file_in_the_way_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot make this run folder"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +30,6 @@ TINY_BASE = "base"
 """Folder within the run's folder that holds a tiny model as it was before training."""
 
 _TINY_VOCAB_SIZE = 2048
-
-log = logging.getLogger("understudy.train")
 
 AnyConfig = TrainConfig | Mapping[str, Any] | str | Path
 
@@ -152,9 +148,7 @@ def _in_folder(config: TrainConfig, train: Callable[[RunFolder], TrainResult], *
     try:
         result = train(folder)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
-            log.error("%s: %s", type(error).__name__, error)
-            folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        folder.fail(error)
         raise
     folder.close("finished" if result.signal is None else "interrupted")
     return result

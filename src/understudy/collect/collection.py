@@ -103,7 +103,7 @@ def collect(
     try:
         result = _run(config, folder, plan, policies, statistics, console, label)
     except BaseException as error:
-        folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        folder.fail(error)
         raise
     folder.close("finished")
     return result

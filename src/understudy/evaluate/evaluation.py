@@ -87,7 +87,7 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
         findings = _find(config, folder.path, console)
         result = _write(findings, folder.path)
     except BaseException as error:
-        folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        folder.fail(error)
         raise
     folder.close("finished")
     return result

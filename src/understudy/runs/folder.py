@@ -7,6 +7,7 @@ is a run, and any other folder that is not empty belongs to somebody else and is
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -116,6 +117,17 @@ class RunFolder:
         logging.getLogger("understudy").removeHandler(self._log_handler)
         self._log_handler.close()
         self._lock.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Write that an error ended the run, and let the folder go.
+
+        The error goes into this run's log alone: whoever catches it shows it, and folders within one another would each
+        say it again.
+        """
+        with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
+            text = f"{type(error).__name__}: {error}"
+            self._log_handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
+            self.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
 
 
 def package_versions() -> dict[str, str | None]:

@@ -130,9 +130,7 @@ def open_folder(config: RunConfig, *, overwrite: bool, adopt: Sequence[str] = ()
     try:
         yield folder.path
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
-            log.error("%s: %s", type(error).__name__, error)
-            folder.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        folder.fail(error)
         raise
     folder.close("finished")
 
