@@ -15,6 +15,7 @@ CONFIGS = [
     ("Collecting", "understudy.collect.config:CollectConfig"),
     ("Curating", "understudy.curate.config:CurateConfig"),
     ("Evaluating", "understudy.evaluate.config:EvaluateConfig"),
+    ("Mix", "understudy.environments.mix:MixConfig"),
     ("Judge", "understudy.environments.judge:JudgeConfig"),
     ("Server profile", "understudy.rendering.profile:ServerProfile"),
     ("Field mapping", "understudy.formats.mapping.spec:FieldMapping"),

@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, str]] = {
         "debate": "understudy.environments.debate:Debate",
         "user_gym": "understudy.environments.user_gym:UserGymEnvironment",
         "team": "understudy.environments.team:Team",
+        "mix": "understudy.environments.mix:Mix",
         "dream": "understudy.world_models.dream:make_dream",
     },
     "policies": {

@@ -168,6 +168,14 @@ def test_a_policy_can_be_watched_and_the_episode_saved(tmp_path: Path, capsys: p
     assert (episode.split, episode.success) == ("test", True)
 
 
+def test_an_episode_of_a_mix_is_saved_under_the_name_of_its_environment(tmp_path: Path) -> None:
+    target = tmp_path / "e.jsonl"
+    mix = "environments={shop: tools, maze: {name: grid, arguments: {size: 4}}}"
+    assert main(["play", "mix", mix, "--policy", "expert", "--task", "0", "--save", str(target)]) == 0
+    (episode,) = read_episodes(str(target))
+    assert (episode.environment, episode.task["environment"], episode.success) == ("maze", "maze", True)
+
+
 def test_a_person_plays_at_the_terminal() -> None:
     done = run_command("play", GUESSING, input="/guess 50\nhello\n/quit\n")
     assert done.returncode == 1

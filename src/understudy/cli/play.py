@@ -61,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
     policies: dict[str, Policy] = {
         name: registry.create("policies", args.policy if name == agent else args.others) for name in environment.agents
     }
+    name, task = _task(environment, args)
     play = Play(
         id=f"play-{args.split}-{args.task}-{args.seed}",
-        environment=args.environment,
-        task=_task(environment, args.split, args.task),
+        environment=name,
+        task=task,
         seed=args.seed,
         split=args.split,
     )
@@ -86,15 +87,17 @@ def _read_arguments(given: list[str]) -> dict[str, JSON]:
     return out
 
 
-def _task(environment: Environment, split: str, number: int) -> JSON:
+def _task(environment: Environment, args: argparse.Namespace) -> tuple[str, JSON]:
+    """Return the name of the environment that is played, and the task."""
     from understudy.environments import HasTasks
+    from understudy.environments.mix import environment_of
 
     if not isinstance(environment, HasTasks):
-        return None
-    tasks = environment.tasks(split)
-    if not 0 <= number < len(tasks):
-        raise ConfigError(f"--task {number}: the {split} split has {len(tasks):,} tasks, counted from 0")
-    return tasks[number]
+        return args.environment, None
+    tasks = environment.tasks(args.split)
+    if not 0 <= args.task < len(tasks):
+        raise ConfigError(f"--task {args.task}: the {args.split} split has {len(tasks):,} tasks, counted from 0")
+    return environment_of(tasks, args.task, args.environment), tasks[args.task]
 
 
 def _show(episode: Episode, agent: str, *, watched: bool) -> int:

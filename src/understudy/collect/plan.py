@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from understudy.environments import Environment, HasTasks
+from understudy.environments.mix import MixedTasks, environment_of
 from understudy.errors import ConfigError
 from understudy.policies import Policy
 from understudy.types import JSON
@@ -52,11 +53,14 @@ class Plan(Sequence[Play]):
             raise IndexError(index)
         place, sample = divmod(index, self._config.samples_per_task)
         number = self._config.first_task + place
-        task = None if self._tasks is None else self._tasks[number % len(self._tasks)]
+        task, environment = None, self._config.environment.name
+        if self._tasks is not None:
+            place = number % len(self._tasks)
+            task, environment = self._tasks[place], environment_of(self._tasks, place, environment)
         seed = self._config.seed + number
         return Play(
             id=episode_id(self._fixed | {"task": task, "seed": seed, "sample": sample}),
-            environment=self._config.environment.name,
+            environment=environment,
             task=task,
             seed=seed,
             sample=sample,
@@ -79,13 +83,20 @@ class Plan(Sequence[Play]):
         if config.num_episodes is None:
             return most
         if config.num_episodes > most:
-            needed = math.ceil(config.num_episodes / per_task)
             raise ConfigError(
                 f"num_episodes is {config.num_episodes:,}, but the {config.split} split has {len(self._tasks):,} tasks "
                 f"and each is played {per_task} times; lower num_episodes, raise samples_per_task, or make more tasks "
-                f"(the built-in environments take environment.arguments.num_tasks.{config.split}={needed})"
+                f"({_more_tasks(self._tasks, config.split, math.ceil(config.num_episodes / per_task))})"
             )
         return config.num_episodes
+
+
+def _more_tasks(tasks: Sequence[JSON], split: str, needed: int) -> str:
+    """Return how one comes to a set of so many tasks, as far as that can be told."""
+    if not isinstance(tasks, MixedTasks):
+        return f"the built-in environments take environment.arguments.num_tasks.{split}={needed}"
+    lacking = [f"{name} would need {num:,}" for name, num in tasks.lacking(needed).items()]
+    return f"{', '.join(lacking)}; the built-in environments of a mix take num_tasks.{split} among their arguments"
 
 
 def episode_id(parts: Mapping[str, JSON]) -> str:
