@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,18 @@ def test_the_best_is_the_first_highest_and_patience_counts_what_is_no_better(
     write_scores(tmp_path, scores)
     history = read_history(config, len(scores) - 1)
     assert (history.best, history.is_early) == (best, is_early)
+
+
+def test_each_iteration_of_a_mix_has_its_shares_and_new_tasks(tmp_path: Path) -> None:
+    sums, maze = {"name": "math", "ratio": 2}, {"name": "grid", "arguments": {"size": 4}, "ratio": 1}
+    mix = {"name": "mix", "arguments": {"environments": {"sums": sums, "maze": maze}}}
+    result = went(small(tmp_path / "run", iterations=2, collect={"environment": mix}, evaluate={"num_tasks": 3}))
+    assert result.is_complete
+    collected = [list(read_episodes(tmp_path / "run" / f"iteration_0{n}" / "collect")) for n in (1, 2)]
+    assert [Counter(one.environment for one in part) for part in collected] == [{"sums": 16, "maze": 8}] * 2
+    assert len({str(one.task) for part in collected for one in part}) == 48
+    report = json.loads((tmp_path / "run" / "held_out" / "evaluate" / "report.json").read_text())
+    assert {name: one["num_tasks"] for name, one in report["policy"]["environments"].items()} == {"sums": 2, "maze": 1}
 
 
 def test_an_iteration_without_a_score_cannot_be_chosen(tmp_path: Path) -> None:

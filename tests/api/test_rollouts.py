@@ -71,6 +71,17 @@ def test_scores_are_measured_before_on_the_way_and_at_the_end(base: Path, tmp_pa
         assert {episode.split for episode in episodes} == {"validation"}
 
 
+def test_success_is_told_for_each_environment_of_a_mix(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "understudy.train")
+    mix = {"name": "mix", "arguments": {"environments": {"sums": "math", "odd": DISTURBING}}}
+    train(base, tmp_path / "run", evaluation=PLAYING | {"environment": mix}, train=STEPS)
+    for name in ("eval_success", "eval_success/sums", "eval_success/odd"):
+        assert len(metrics(tmp_path / "run", name)) == 3
+    assert "success/odd 0.0%, success/sums 0.0%" in caplog.text
+
+
 def test_what_plays_is_the_model_as_it_is_after_that_step(base: Path, tmp_path: Path) -> None:
     """The log probabilities recorded while playing are those of the saved model; so it played with normal attention."""
     from transformers import AutoModelForCausalLM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.evaluate.playing import run, skilled
 from understudy.environments import Observation, Step
 from understudy.environments.math import Math
 from understudy.evaluate import outcome_of
+from understudy.evaluate.report import shown_estimate
 from understudy.evaluate.report.charts import Series, histogram
 from understudy.evaluate.report.episodes import FOLDED_CHARACTERS, MAX_CHARACTERS, side_by_side
 from understudy.evaluate.report.tasks import TaskResult, most_telling
@@ -103,6 +105,24 @@ def test_every_plot_is_well_formed_and_shows_what_it_is_about(tmp_path: Path) ->
         assert "before" in plot
         assert "after" in plot
         assert "nan" not in plot
+
+
+def test_the_environments_of_a_mix_are_told_apart(tmp_path: Path) -> None:
+    sums = {"name": "math", "arguments": {"kinds": ["expression"]}}
+    mix = {
+        "name": "mix",
+        "arguments": {"environments": {"sums": sums | {"ratio": 3}, "maze": {"name": "grid", "ratio": 1}}},
+    }
+    result = run(tmp_path / "out", environment=mix, baseline=skilled(0.3))
+    scores = result.metrics.environments
+    assert {name: one.num_episodes for name, one in scores.items()} == {"maze": 10, "sums": 30}
+    assert json.loads(result.json_path.read_text())["policy"]["environments"].keys() == scores.keys()
+    read = Reader(result.html_path.read_text())
+    for name, one in scores.items():
+        assert f"– in {name}" in read.text
+        assert shown_estimate(one.success) in read.text
+        assert any(f"({name})" in (attributes.get("title") or "") for _, attributes in read.tags)
+    assert "– in" not in Reader(run(tmp_path / "plain").html_path.read_text()).text
 
 
 @pytest.mark.parametrize("baseline", [None, skilled(0.3)])

@@ -94,6 +94,15 @@ def test_agents_are_scored_apart_where_there_are_several() -> None:
     assert scored([episode(1, True)]).agents == {}
 
 
+def test_environments_are_scored_apart_where_there_are_several() -> None:
+    played = [replace(episode(n, n < 5), environment="maze" if n % 4 == 0 else "shop") for n in range(8)]
+    found = scored(played)
+    assert list(found.environments) == ["maze", "shop"]
+    assert found.environments["maze"] == scored(played[::4])
+    assert (found.environments["maze"].success.value, found.environments["shop"].success.value) == (1.0, 0.5)
+    assert found.environments["shop"].environments == scored([]).environments == {}
+
+
 def test_a_reward_of_zeros_and_ones_has_the_interval_of_a_rate() -> None:
     assert scored([episode(n, True, reward=1.0) for n in range(20)]).reward.low < 0.9
     turns = scored([episode(n, True) for n in range(20)]).turns

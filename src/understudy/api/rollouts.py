@@ -154,5 +154,7 @@ def _figures(scores: Scores) -> dict[str, float | None]:
             figures[name] = found.value
             bounds = {f"{name}_low": found.low, f"{name}_high": found.high}
             figures |= {bound: value for bound, value in bounds.items() if math.isfinite(value)}
+    for name, one in scores.environments.items():
+        figures[f"success/{name}"] = one.success.value if one.success is not None else None
     figures["turns"] = scores.turns.value if scores.turns is not None else None
     return figures | {"num_episodes": scores.num_episodes, "num_errors": scores.num_errors}

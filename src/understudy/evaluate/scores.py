@@ -27,6 +27,7 @@ class Outcome:
         num_turns: actions taken.
         prompt_tokens, completion_tokens: of all turns; None where a turn's are unknown.
         policy: name of the policy; several are joined.
+        environment: in which it was played.
     """
 
     episode: str
@@ -41,6 +42,7 @@ class Outcome:
     error: str | None
     policy: str
     agents: Mapping[str, Outcome] = field(default_factory=dict)
+    environment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Scores:
         prompt_tokens, completion_tokens: of an episode, likewise.
         stop_reasons, errors: how often each; the commonest.
         agents: scores of single agents, where there are several.
+        environments: scores in single environments, where there are several.
     """
 
     policy: str
@@ -87,6 +90,7 @@ class Scores:
     stop_reasons: dict[str, int]
     errors: dict[str, int]
     agents: dict[str, Scores]
+    environments: dict[str, Scores]
 
 
 def task_id(task: JSON, seed: int | None) -> str:
@@ -115,6 +119,7 @@ def score(outcomes: Sequence[Outcome], *, k: Sequence[int] = (1,), confidence: f
         return _mean(list(by_task(sound, value).values()), confidence, may_be_rate=may_be_rate)
 
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.agents))
+    places = sorted({outcome.environment for outcome in outcomes if outcome.environment is not None})
     return Scores(
         policy=", ".join(dict.fromkeys(outcome.policy for outcome in outcomes)),
         num_tasks=len({outcome.task for outcome in outcomes}),
@@ -131,6 +136,8 @@ def score(outcomes: Sequence[Outcome], *, k: Sequence[int] = (1,), confidence: f
         errors=_counts(outcome.error for outcome in outcomes),
         agents={name: score([o.agents[name] for o in outcomes if name in o.agents], k=k, confidence=confidence)
                 for name in names},
+        environments={place: score([o for o in outcomes if o.environment == place], k=k, confidence=confidence)
+                      for place in places if len(places) > 1},
     )  # fmt: skip
 
 
@@ -182,6 +189,7 @@ def _outcome(
         error=episode.error,
         policy=", ".join(dict.fromkeys(trajectory.policy or "unknown" for trajectory in trajectories)),
         agents=agents or {},
+        environment=episode.environment,
     )
 
 

@@ -17,7 +17,8 @@ class Rollouts(Protocol):
     """Lets the model that is being trained play held-out tasks.
 
     It is called after so many steps, on all ranks, and returns the same figures on all of them, each by its name;
-    ``success``, where it is known, is a share. It may use the model, and leaves its weights as they are.
+    ``success`` (overall) and ``success/NAME`` (in one of several environments), where they are known, are shares. It
+    may use the model, and leaves its weights as they are.
     """
 
     def __call__(self, model: nn.Module, step: int) -> Mapping[str, float | None]: ...

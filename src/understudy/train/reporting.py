@@ -102,7 +102,7 @@ class Reporter:
         row = {f"eval_{name}": value for name, value in figures.items()}
         self._write(self._metrics, step, {"epoch": round(epoch, 6), **row, "eval_rollout_seconds": seconds})
         known = {name: value for name, value in figures.items() if value is not None}
-        shown = {name: f"{value:.1%}" if name == "success" else f"{value:.3g}" for name, value in known.items()}
+        shown = {name: (f"{value:.1%}" if _is_success(name) else f"{value:.3g}") for name, value in known.items()}
         if "success" in shown:
             self._progress.advance(0, shown={"success": shown["success"]})
         told = ", ".join(f"{name} {text}" for name, text in shown.items() if not name.endswith(("_low", "_high")))
@@ -124,6 +124,11 @@ class Reporter:
             ) from error
         if self._trackers is not None:
             self._trackers.log(step, dict(_flat(row)))
+
+
+def _is_success(name: str) -> bool:
+    """Return whether a figure is a success rate: of all, or of one environment (``success/shop``)."""
+    return name.partition("/")[0] == "success"
 
 
 def _terms(terms: Mapping[str, TermStats]) -> dict[str, dict[str, float]]:

@@ -62,7 +62,8 @@ def figure_rows(scores: Sequence[Scores]) -> list[tuple[str, list[str]]]:
     """Return the rows of a table of figures: a name, and a text for each side. Rows without any are left out."""
     rows = [
         ("success", [shown_estimate(one.success, percent) for one in scores]),
-        *((f"– of {agent}", [_of_agent(one, agent) for one in scores]) for agent in _agents(scores)),
+        *((f"– of {agent}", [_of(one.agents.get(agent)) for one in scores]) for agent in _agents(scores)),
+        *((f"– in {name}", [_of(one.environments.get(name)) for one in scores]) for name in _environments(scores)),
         *((f"pass@{k}", [_passed(one, k, "any") for one in scores]) for k in ks_to_show(scores)),
         *((f"all of {k} succeed (pass^{k})", [_passed(one, k, "all") for one in scores]) for k in ks_to_show(scores)),
         ("reward", [shown_estimate(one.reward, "{:.3g}".format) for one in scores]),
@@ -93,9 +94,13 @@ def _agents(scores: Iterable[Scores]) -> list[str]:
     return list(dict.fromkeys(agent for one in scores for agent in one.agents))
 
 
-def _of_agent(scores: Scores, agent: str) -> str:
-    found = scores.agents.get(agent)
-    return shown_estimate(found.success) if found is not None else ""
+def _environments(scores: Iterable[Scores]) -> list[str]:
+    """Return the environments that are scored apart."""
+    return list(dict.fromkeys(name for one in scores for name in one.environments))
+
+
+def _of(scores: Scores | None) -> str:
+    return shown_estimate(scores.success, percent) if scores is not None else ""
 
 
 def ks_to_show(scores: Iterable[Scores]) -> list[int]:

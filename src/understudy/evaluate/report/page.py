@@ -87,11 +87,11 @@ def _charts(sides: Sequence[tuple[str, Side]], findings: Findings) -> dict[str, 
 
 
 def _named(sides: Sequence[tuple[str, Side]]) -> Iterable[tuple[str, str, Scores]]:
-    """Yield what has a row of its own among the rates: each side, and each agent where there are several."""
+    """Yield what has a row of its own among the rates: each side, and each agent and environment of several."""
     for css, side in sides:
         yield side.label, css, side.scores
-        for agent, scores in side.scores.agents.items():
-            yield f"– {agent}", css, scores
+        for name, scores in (*side.scores.agents.items(), *side.scores.environments.items()):
+            yield f"– {name}", css, scores
 
 
 def _shown(findings: Findings, results: Sequence[TaskResult]) -> list[ShownTask]:
