@@ -189,6 +189,15 @@ def test_data_without_rows_is_refused(renderer) -> None:
         prepared(renderer, [source([])])
 
 
+def test_with_a_temperature_shares_are_powers_of_the_sizes(renderer) -> None:
+    def ratios(temperature: float) -> tuple[float, ...] | None:
+        sources = [source(weather_episodes()[:4], "four"), source(weather_episodes()[4:5], "one")]
+        return prepared(renderer, sources, temperature=temperature).ratios
+
+    assert [ratios(temperature) for temperature in (1, 2)] == [(4, 1), (2, 1)]
+    assert ratios(1000) == pytest.approx((1, 1), abs=0.01)
+
+
 def test_one_episode_cannot_be_split(renderer) -> None:
     with pytest.raises(ConfigError, match=r"validation_split is 0.5.*has 1 episode"):
         prepared(renderer, [source(weather_episodes()[:1])], validation_split=0.5)

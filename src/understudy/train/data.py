@@ -154,6 +154,8 @@ def prepare(
             validation.append(Source(source.name, held))
     if not train and not validation:
         raise DataError("there is no data to train on", mend="set data.path, or data.sources")
+    if config.temperature is not None:
+        ratios = [len(source.examples) ** (1 / config.temperature) for source in train]
     return PreparedData(
         train=tuple(train),
         ratios=tuple(ratios) or None,

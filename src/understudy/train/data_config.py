@@ -49,6 +49,11 @@ class DataSection(ConfigModel):
     sources: dict[str, SourceSection] | None = None
     """Several sources by name, in place of `path`. Losses are reported for each of them too."""
 
+    temperature: float | None = Field(None, ge=1)
+    """In place of ratios: each source's share is in proportion to its number of trajectories, to the power of
+    1 / temperature (temperature-scaled mixing, arXiv:1910.10683, section 3.5.2). 1 is in proportion to the sizes; the
+    higher, the more equal."""
+
     max_samples: int | None = Field(None, ge=1)
     """Read only this many episodes of each source that does not say otherwise."""
 
@@ -93,6 +98,10 @@ class DataSection(ConfigModel):
             without = [name for name, source in self.sources.items() if source.ratio is None]
             if without and len(without) < len(self.sources):
                 raise ValueError(f"sources {', '.join(without)} have no ratio while others do; give all or none")
+            if self.temperature is not None and not without:
+                raise ValueError("give either ratios of the sources or temperature, not both")
+        elif self.temperature is not None and self.path is not None:
+            raise ValueError("temperature is for several sources; give sources in place of path, or leave it out")
         if self.validation_path is not None and self.validation_split:
             raise ValueError("give either validation_path or validation_split, not both")
         return self
