@@ -15,6 +15,7 @@ from .base import (
     Step,
 )
 from .multi_agent import MultiAgentEnvironment
+from .reading import HasReading, Reading
 from .tasks import SPLITS, TaskSet, split_of, split_tasks, task_key
 from .tool_environment import ToolEnvironment, calls, says, system, user
 from .toolbox import Toolbox, ToolError
@@ -25,12 +26,14 @@ __all__ = [
     "Expert",
     "ExpertStuck",
     "HasExpert",
+    "HasReading",
     "HasRelabelling",
     "HasScore",
     "HasSnapshots",
     "HasTasks",
     "MultiAgentEnvironment",
     "Observation",
+    "Reading",
     "Reward",
     "Score",
     "Step",
