@@ -15,6 +15,7 @@ CONFIGS = [
     ("Collecting", "understudy.collect.config:CollectConfig"),
     ("Curating", "understudy.curate.config:CurateConfig"),
     ("Evaluating", "understudy.evaluate.config:EvaluateConfig"),
+    ("World model", "understudy.world_models.settings:WorldModelSettings"),
     ("Mix", "understudy.environments.mix:MixConfig"),
     ("Judge", "understudy.environments.judge:JudgeConfig"),
     ("Server profile", "understudy.rendering.profile:ServerProfile"),

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.test_readme import ROOT, commands, differs, run_shell
+from tests.docs.running import files_in, python_in, run
+from tests.end_to_end.test_readme import ROOT, commands_in, differs
 
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("environments", "collecting", "evaluating", "pipeline")]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_commands_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -> None:
-    for name in ("examples", "recipes"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    for command, expected in commands(page):
-        assert differs(expected, run_shell(command, tmp_path, timeout=120).stdout) is None
+NAMES = ("environments", "collecting", "evaluating", "pipeline", "world_models", "iterations")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_python_of_a_page_runs(page: Path) -> None:
-    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_page_says_runs_and_prints_what_it_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one test, for later commands read what earlier ones wrote."""
+    page = ROOT / "docs" / f"{name}.md"
+    text = page.read_text(encoding="utf-8")
+    for folder in ("examples", "recipes"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for file, content in files_in(text).items():
+        (tmp_path / file).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for command, expected in commands_in(text):
+        assert differs(expected, run(command, tmp_path)[1]) is None, command
+    for block in python_in(text):
         exec(compile(block, str(page), "exec"), {})
