@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.test_readme import ROOT, commands_in, differs, run_shell
+from tests.docs.running import run
+from tests.end_to_end.test_readme import ROOT, commands_in, differs
 from tests.end_to_end.test_recipes import petting_llms_rows, with_advantages
 from tests.openai_server import OpenAIServer
 from tests.training import weather_episodes
 from understudy import registry
 from understudy.api.pipeline.config import RunConfig
-from understudy.cli.main import main
 from understudy.config import ConfigModel
 from understudy.config.model import models_in, names_of
 from understudy.formats import write_episodes
@@ -34,7 +32,6 @@ from understudy.train.config import TrainConfig
 PAGE = ROOT / "docs" / "coming_from.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 MODELS = ("Qwen2.5-0.5B-Instruct", "Qwen2.5-1.5B-Instruct", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B")
-LAUNCHED = ("accelerate", "torchrun", "ls")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S))
 MISSING = SECTIONS.pop("Not here yet")
 
@@ -72,19 +69,6 @@ def write_data(folder: Path) -> None:
     columns = {"messages": "conversations", "system": "system", "tools": "tools"}
     entry = {"file_name": "merged_gym_sft.json", "formatting": "sharegpt", "columns": columns}
     (folder / "data" / "dataset_info.json").write_text(json.dumps({"merged_gym_sft": entry}))
-
-
-def run(command: str, folder: Path) -> tuple[int, str]:
-    """Run a command line; return its exit status and what it printed."""
-    if command.startswith(LAUNCHED):
-        process = run_shell(command, folder, timeout=120)
-        return process.returncode, process.stdout
-    program, *arguments = shlex.split(command)
-    assert program == "understudy"
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        status = main(arguments)
-    return status, printed.getvalue()
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -130,17 +114,18 @@ def test_every_key_of_theirs_has_a_row(name: str) -> None:
     assert found - covered == set()
 
 
+OF_A_RUN = ("collect", "curate", "evaluate", "iterations", "loop")
+COMPONENTS = {"policy": ("policies", ["endpoint"]), "environment": ("environments", ["math", "team"])}
+"""Key of a component -> its family, and those of it whose arguments the page names."""
+
+
 def exists(key: str) -> bool:
-    """Return whether a dotted key is one of training, or below one of the stages of a run."""
-    first, _, rest = key.partition(".")
-    model: type[ConfigModel] = TrainConfig
-    if first in ("collect", "curate", "evaluate"):
-        (model,) = models_in([RunConfig.model_fields[first].annotation])
-        key = rest
+    """Return whether a dotted key is one of training, or one of a run's own."""
     if ".arguments." in key:
-        family, _, argument = key.partition(".arguments.")
-        component = {"policy": ("policies", "endpoint"), "environment": ("environments", "math")}[family]
-        return argument in inspect.signature(registry.load(*component)).parameters
+        place, _, argument = key.partition(".arguments.")
+        family, names = COMPONENTS[place.rpartition(".")[2]]
+        return any(argument in inspect.signature(registry.load(family, name)).parameters for name in names)
+    model: type[ConfigModel] = RunConfig if key.partition(".")[0] in OF_A_RUN else TrainConfig
     for name in key.split(".") if key else ():
         names = names_of(model)
         if name not in names:
@@ -151,7 +136,7 @@ def exists(key: str) -> bool:
 
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_key_of_ours_that_the_page_names_exists(name: str) -> None:
-    sections = {*TrainConfig.model_fields, "collect", "curate", "evaluate"}
+    sections = {*TrainConfig.model_fields, *OF_A_RUN}
     keys = {
         match[1]
         for _, here in rows(SECTIONS[name])

@@ -48,11 +48,10 @@ def with_advantages(episode: Episode) -> Episode:
 
 def petting_llms_rows() -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in WEATHER.read_text().splitlines()]
-    names = {"agent_name": "planner", "policy_name": "shared_model", "env_name": "weather", "env_success": True}
-    return [
-        {"messages": row["messages"], "metadata": names | {"env_idx": n // 2, "rollout_idx": 0, "turn_idx": n % 2}}
-        for n, row in enumerate(rows)
-    ]
+    names = {"policy_name": "shared_model", "env_name": "weather", "env_success": True}
+    agents = ("planner", "solver")
+    places = [{"agent_name": agents[n % 2], "env_idx": n // 2, "rollout_idx": 0, "turn_idx": n % 2} for n in range(6)]
+    return [{"messages": row["messages"], "metadata": names | place} for row, place in zip(rows, places, strict=True)]
 
 
 def sample(format: str, folder: Path, name: str, recipe: str, corpus: Callable[[], Path]) -> Path:
@@ -102,12 +101,12 @@ def test_a_recipe_loads_and_its_dry_run_passes_on_a_sample(
 
 @pytest.mark.parametrize("recipe", RUNS, ids=lambda path: path.stem)
 def test_a_recipe_of_a_run_passes_every_check_of_its_stages(
-    recipe: Path, tmp_path: Path, in_the_project: None, monkeypatch: pytest.MonkeyPatch
+    recipe: Path, base: Path, tmp_path: Path, in_the_project: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     overrides = [f"output_dir={tmp_path / 'run'}"]
     if "path" in read_document(recipe).value["train"]["model"]:
-        overrides.append(f"train.model={TINY}")
+        overrides.append(f"train.model.path={base}")
     config = read_run_config(recipe, overrides)
     assert [one.state for one in plan(config)] == ["new"] * len(config.stages)
 
