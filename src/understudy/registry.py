@@ -41,7 +41,7 @@ TABLES: dict[str, dict[str, str]] = {
         "user_gym": "understudy.environments.user_gym:UserGymEnvironment",
         "team": "understudy.environments.team:Team",
         "mix": "understudy.environments.mix:Mix",
-        "dream": "understudy.world_models.dream:make_dream",
+        "dream": "understudy.world_models.dream:Dream",
     },
     "policies": {
         "expert": "understudy.policies.scripted:ExpertPolicy",

@@ -91,12 +91,13 @@ def sized(shares: dict[str, float], **sizes: int) -> MixedTasks:
 
 def names(tasks: MixedTasks) -> str:
     """Return whose the tasks are, in order; for names of one letter."""
-    return "".join(tasks.environment_of(i) for i in range(len(tasks)))
+    return "".join(task["environment"] for task in tasks)
 
 
 def play(mix: dict[str, Any], policy: Policy, num: int, **options: Any) -> list[Episode]:
-    tasks = Mix(mix).tasks("train")
-    plays = [Play(str(n), environment_of(tasks, n, "mix"), tasks[n], seed=n, split="train") for n in range(num)]
+    made = Mix(mix)
+    tasks = enumerate(made.tasks("train")[:num])
+    plays = [Play(str(n), environment_of(made, task, "mix"), task, seed=n, split="train") for n, task in tasks]
     found: list[Episode] = []
     asyncio.run(play_all(plays, lambda: Mix(mix), {"agent": policy}, found.append, concurrency=3, **options))
     return sorted(found, key=lambda episode: int(episode.id))
@@ -166,7 +167,7 @@ def test_with_a_temperature_shares_are_powers_of_the_sizes(temperature: float, c
         {"large": component(Plain, num_tasks=900), "small": component(Plain, num_tasks=100)}, temperature=temperature
     )
     tasks = mix.tasks("train")
-    found = Counter(tasks.environment_of(i) for i in range(len(tasks)))
+    found = Counter(task["environment"] for task in tasks)
     assert all(abs(found[name] - count) <= 2 for name, count in counts.items())
 
 
@@ -249,7 +250,7 @@ def test_a_snapshot_brings_the_environment_back_that_was_being_played() -> None:
         await mix.reset(tasks[1])
         mix.restore(snapshot)
         assert expert(first) == action
-        assert tasks.environment_of(0) != tasks.environment_of(1)
+        assert tasks[0]["environment"] != tasks[1]["environment"]
 
     asyncio.run(check())
 

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from tests.world_models.conftest import CORRIDOR, WANDERER, collected
+from tests.world_models.corridor import Corridor
 from understudy.cli.main import main
 from understudy.collect import CollectConfig, prepare
 from understudy.collect.dream import DreamConfig
 from understudy.config import config_from_dict
-from understudy.environments import HasTasks
+from understudy.environments import HasTasks, Observation, Reward, Step, user
 from understudy.errors import ConfigError
 from understudy.formats import read_episodes
-from understudy.types import Episode
-from understudy.world_models.dream import make_dream
+from understudy.types import JSON, Episode
+from understudy.world_models.dream import Dream
 
 
 def dreamt(folder: Path, model: str, **settings: Any) -> list[Episode]:
@@ -71,14 +72,41 @@ def test_a_dream_ends_by_rules(
 
 
 def test_tasks_are_those_of_the_environment(model: str) -> None:
-    dream = make_dream(CORRIDOR, model)
+    dream = Dream(CORRIDOR, model)
     assert isinstance(dream, HasTasks)
     assert len(dream.tasks("train")) == 15
     blind = f"{__package__}.corridor:Blind"
-    assert not isinstance(make_dream(blind, model), HasTasks)
+    assert not isinstance(Dream(blind, model), HasTasks)
     settings = {"environment": {"name": "dream", "arguments": {"environment": blind, "world_model": model}}}
     with pytest.raises(ConfigError, match="has no task set, so say how many episodes"):
         prepare(config_from_dict(CollectConfig, settings | {"policy": {"name": WANDERER}, "output_dir": "out"}))
+
+
+def test_a_dream_of_a_mix_is_recorded_as_a_dream(model: str, tmp_path: Path) -> None:
+    mix = {"name": "mix", "arguments": {"environments": {"hall": CORRIDOR, "way": CORRIDOR}}}
+    dreams = dreamt(tmp_path / "out", model, arguments={"environment": mix}, num_episodes=8)
+    assert {(e.environment, e.error) for e in dreams} == {("dream", None)}
+    assert [e.task["environment"] for e in dreams] == ["hall", "way"] * 4
+    assert {e.stop_reason for e in dreams} <= {"there", "late"}
+
+
+class Over(Corridor):
+    """It is over before the agent can act, and another agent sees that too."""
+
+    agents = ("agent", "other")
+
+    async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
+        seen = Observation((user("It is closed."),))
+        over = {"success": {"agent": True}, "stop_reason": "closed"}
+        return Step({"agent": seen, "other": seen}, {"agent": Reward(1.0)}, terminated=True, **over)
+
+
+def test_a_dream_that_is_over_at_once_says_why_and_rewards_nothing(model: str, tmp_path: Path) -> None:
+    arguments = {"environment": f"{__name__}:Over", "agent": "agent"}
+    (episode,) = dreamt(tmp_path / "out", model, arguments=arguments, num_episodes=1)
+    assert (episode.error, episode.stop_reason) == (None, "closed")
+    assert (episode.success, episode.reward) == (None, None)
+    assert [m.text() for m in episode.trajectories[0].messages()] == ["It is closed."]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from tests.world_models.conftest import CORRIDOR, WANDERER, collected
 from understudy import registry
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, PolicyError
 from understudy.evaluate import compare, outcome_of
 from understudy.formats import read_episodes
 from understudy.types import Episode
+from understudy.world_models.planner import _all_of
 from understudy.world_models.scorers import ImaginedRollout
 
 HERE = f"{__package__}.test_planner"
@@ -123,6 +125,20 @@ def test_a_broken_scorer_ends_its_episodes_and_no_more(model: str, tmp_path: Pat
     assert ["the scorer failed: ZeroDivisionError" in str(episode.error) for episode in episodes] == [True] * 2
 
 
+def test_all_rollouts_are_over_when_a_fault_of_one_is_raised() -> None:
+    ended: list[int] = []
+
+    async def rollout(number: int) -> Any:
+        await asyncio.sleep(0.001 * number)
+        ended.append(number)
+        if number == 0:
+            raise PolicyError("broken")
+
+    with pytest.raises(PolicyError, match="broken"):
+        asyncio.run(_all_of([rollout(number) for number in range(3)]))
+    assert ended == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -142,6 +158,25 @@ def test_a_broken_scorer_ends_its_episodes_and_no_more(model: str, tmp_path: Pat
 def test_a_planner_that_cannot_be_made_says_why(model: str, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         registry.create("policies", "planner", planner(model, **arguments)["arguments"])
+
+
+def test_an_environment_that_replaces_the_conversation_is_refused(model: str, tmp_path: Path) -> None:
+    grid = {"name": "grid", "arguments": {"view": "replace"}}
+    with pytest.raises(ConfigError, match="adds to the conversation, and this one replaces it"):
+        played(tmp_path / "out", planner(model, policy=WANDERER), 1, environment=grid)
+
+
+def test_in_a_mix_each_environment_reads_its_own(model: str, tmp_path: Path) -> None:
+    mix = {"name": "mix", "arguments": {"environments": {"hall": CORRIDOR, "way": CORRIDOR}}}
+    episodes = played(tmp_path / "out", planner(model), 10, environment=mix)
+    assert {(e.environment, e.error) for e in episodes} == {("hall", None), ("way", None)}
+    scored = {
+        (e.environment, score)
+        for e in episodes
+        for _, _, turn in e.turns()
+        for score in turn.annotations.get("planning", {}).get("scores", ())
+    }
+    assert scored >= {("hall", 1.0), ("hall", 0.0), ("way", 1.0), ("way", 0.0)}
 
 
 def test_an_environment_that_reads_nothing_needs_another_scorer(model: str, tmp_path: Path) -> None:

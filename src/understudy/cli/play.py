@@ -97,7 +97,8 @@ def _task(environment: Environment, args: argparse.Namespace) -> tuple[str, JSON
     tasks = environment.tasks(args.split)
     if not 0 <= args.task < len(tasks):
         raise ConfigError(f"--task {args.task}: the {args.split} split has {len(tasks):,} tasks, counted from 0")
-    return environment_of(tasks, args.task, args.environment), tasks[args.task]
+    task = tasks[args.task]
+    return environment_of(environment, task, args.environment), task
 
 
 def _show(episode: Episode, agent: str, *, watched: bool) -> int:

@@ -35,6 +35,7 @@ class Plan(Sequence[Play]):
 
     def __init__(self, config: CollectConfig, environment: Environment, policies: Mapping[str, Policy]) -> None:
         self._config = config
+        self._environment = environment
         self._tasks = environment.tasks(config.split) if isinstance(environment, HasTasks) else None
         self._size = self._count(config)
         self._fixed = {
@@ -55,8 +56,8 @@ class Plan(Sequence[Play]):
         number = self._config.first_task + place
         task, environment = None, self._config.environment.name
         if self._tasks is not None:
-            place = number % len(self._tasks)
-            task, environment = self._tasks[place], environment_of(self._tasks, place, environment)
+            task = self._tasks[number % len(self._tasks)]
+            environment = environment_of(self._environment, task, environment)
         seed = self._config.seed + number
         return Play(
             id=episode_id(self._fixed | {"task": task, "seed": seed, "sample": sample}),

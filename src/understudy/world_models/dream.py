@@ -8,8 +8,8 @@ have come to, so there are no rewards, and success stays unknown.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from understudy import registry
@@ -20,7 +20,7 @@ from understudy.policies.nested import component_of
 from understudy.types import JSON, Message, Tool
 
 from .ending import CONTEXT_LENGTH, MAX_STEPS, Ending
-from .world_model import WorldModel
+from .world_model import WorldModel, check_appends
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Dream:
     """Plays one agent's part of an environment in what a world model imagines.
 
     A dream ends where the environment reads an end off the conversation, where a pattern of `ends` is found in its
-    newest message, and after `max_steps` actions: then it is truncated.
+    newest message, and after `max_steps` actions: then it is truncated. It has tasks where the environment has.
 
     Args:
         environment: a name, or ``{name: …, arguments: {…}}``.
@@ -62,12 +62,14 @@ class Dream:
     ) -> None:
         if max_steps < 1:
             raise ConfigError(f"max_steps is {max_steps}; a dream has one action at least")
-        self._environment = borrowed(environment)
+        self._environment = _borrowed(environment)
         self._world_model = WorldModel.of(world_model)
         self._ending = Ending(self._environment, ends or {})
         self._max_steps = max_steps
         self._agent = _chosen(agent, self._environment.agents)
         self._play: _Play | None = None
+        if isinstance(self._environment, HasTasks):  # callers ask for it with isinstance
+            self.tasks = self._environment.tasks
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -81,17 +83,18 @@ class Dream:
             ConfigError: the environment rebuilds the agent's prompt each turn, which no world model goes on with.
             EnvironmentFault: it shows the agent nothing before others have acted.
         """
+        self._play = None
         step = await self._environment.reset(task, seed=seed)
-        if step.is_over:
-            return Step(step.observations, terminated=step.terminated, truncated=step.truncated, error=step.error)
         first = step.observations.get(self._agent)
+        if step.is_over:
+            seen = {self._agent: first} if first is not None else {}
+            return replace(step, observations=seen, rewards={}, success=None)
         if first is None:
             raise EnvironmentFault(
                 f"agent {self._agent!r} observes nothing before others have acted, so a dream cannot begin with it; "
                 f"at the beginning {', '.join(step.observations)} can act"
             )
-        if first.mode == "replace":
-            raise ConfigError("a dream needs an environment that adds to the conversation, and this one replaces it")
+        check_appends(first)
         self._play = _Play(task, seed or 0, list(first.messages), first.tools or ())
         return Step({self._agent: Observation(first.messages, tools=first.tools)})
 
@@ -129,29 +132,7 @@ class Dream:
         return Step(observations or {}, terminated=not truncated, truncated=truncated, stop_reason=reason)
 
 
-class TaskDream(Dream):
-    """A dream of an environment that has tasks."""
-
-    def tasks(self, split: str) -> Sequence[JSON]:
-        """Return the environment's tasks of a split."""
-        assert isinstance(self._environment, HasTasks)
-        return self._environment.tasks(split)
-
-
-def make_dream(
-    environment: str | Mapping[str, Any],
-    world_model: str | Mapping[str, Any],
-    *,
-    agent: str | None = None,
-    ends: Mapping[str, str] | None = None,
-    max_steps: int = 30,
-) -> Dream:
-    """Return a dream; see `Dream`. It has tasks where the environment has."""
-    kind = TaskDream if isinstance(borrowed(environment), HasTasks) else Dream
-    return kind(environment, world_model, agent=agent, ends=ends, max_steps=max_steps)
-
-
-def borrowed(given: str | Mapping[str, Any]) -> Environment:
+def _borrowed(given: str | Mapping[str, Any]) -> Environment:
     """Make the environment that a dream borrows from.
 
     Raises:

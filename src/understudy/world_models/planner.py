@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from understudy.types import JSON, Message
 
 from .ending import CONTEXT_LENGTH, Ending, compiled
 from .scorers import ImaginedRollout, Scorer, make_scorer
-from .world_model import WorldModel
+from .world_model import WorldModel, check_appends
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,13 @@ class _Planning(Policy):
         """Imagine, and take the action whose rollout ends best.
 
         Of equal scores that action is taken with which most of them begin, then that of the shortest rollout.
+
+        Raises:
+            ConfigError: the environment rebuilds the prompt each turn.
         """
+        check_appends(context.observation)
         seeds = [_seed(context.seed, "rollout", number) for number in range(self._num_rollouts)]
-        scored = await asyncio.gather(*(self._imagination.play_on(context, seed) for seed in seeds))
+        scored = await _all_of([self._imagination.play_on(context, seed) for seed in seeds])
         best = max(one.score for one in scored)
         equals = [one for one in scored if one.score == best]
         votes = Counter(_key(one.action.message) for one in equals)
@@ -190,6 +194,16 @@ class _Imagination:
         score = await self.scorer.score(rollout, self.environment, self.world_model)
         assert first is not None
         return _Scored(first, rollout, score, _total(usages))
+
+
+async def _all_of(rollouts: Sequence[Coroutine[Any, Any, _Scored]]) -> list[_Scored]:
+    """Return the rollouts. All of them finish before a fault of one ends the episode: none is imagined on after it."""
+    scored = []
+    for result in await asyncio.gather(*rollouts, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+        scored.append(result)
+    return scored
 
 
 def _key(message: Message) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from understudy.config import config_from_dict
+from understudy.environments import Observation
 from understudy.errors import ConfigError, PolicyError, RenderError
 from understudy.policies.base import Usage
 from understudy.policies.generation import Sampling
@@ -142,6 +143,18 @@ class WorldModel:
                 "cannot be told where an observation ends; give world_model.chat_template another one"
             )
         return found.prompt_ids, found.end_id, found.content
+
+
+def check_appends(observation: Observation) -> None:
+    """Refuse an observation that is no continuation, for a world model knows nothing but continuations.
+
+    Raises:
+        ConfigError: it replaces the conversation.
+    """
+    if observation.mode == "replace":
+        raise ConfigError(
+            "dreams and planners need an environment that adds to the conversation, and this one replaces it"
+        )
 
 
 _SHARED: WeakValueDictionary[str, WorldModel] = WeakValueDictionary()

@@ -216,6 +216,14 @@ class Mix:
         return {name: float(len(_tasks(one, split)) ** (1 / temperature)) for name, one in self._members.items()}
 
 
+def environment_of(environment: Environment, task: JSON, name: str) -> str:
+    """Return the name under which an episode of a task is recorded: the environment's, or in a mix the name within it.
+
+    A dream of a mix plays in none of its environments, and keeps its own name.
+    """
+    return str(task[ENVIRONMENT]) if isinstance(environment, Mix) else name
+
+
 def _checked(environments: Any, temperature: float | None) -> MixConfig:
     """Return the arguments of a mix, checked.
 

@@ -44,10 +44,6 @@ class MixedTasks(Sequence[JSON]):
         whose, place = self._order[index]
         return {ENVIRONMENT: self._names[whose], TASK: self._tasks[whose][place]}
 
-    def environment_of(self, index: int) -> str:
-        """Return the name of the environment that a task is of."""
-        return self._names[self._order[index][0]]
-
     def lacking(self, size: int) -> dict[str, int]:
         """Return the environments that have too few tasks for a set of this size, each with how many it would need."""
         needed = Counter(islice(take_turns(self._shares), size))
@@ -61,11 +57,6 @@ class MixedTasks(Sequence[JSON]):
                 return
             yield whose, taken[whose]
             taken[whose] += 1
-
-
-def environment_of(tasks: Sequence[JSON], index: int, name: str) -> str:
-    """Return the name of the environment that a task is of: `name`, or where that is a mix the name within it."""
-    return tasks.environment_of(index) if isinstance(tasks, MixedTasks) else name
 
 
 def take_turns(shares: Sequence[float]) -> Iterator[int]:
