@@ -77,9 +77,10 @@ class Corridor(ToolEnvironment[Walk]):
         return says("left" if self.state.door < self.state.at else "right")
 
     def read(self, task: JSON, messages: Sequence[Message]) -> Reading:
-        """Read off the newest message how the walk stands, whoever wrote it."""
-        found = re.fullmatch(r"at (\d) door (\d) left (\d)", messages[-1].text())
-        if found is None:
+        """Read off the newest message how the walk stands: a real one or an imagined one, but none of the agent's."""
+        newest = messages[-1]
+        found = re.fullmatch(r"at (\d) door (\d) left (\d)", newest.text())
+        if found is None or newest.role == "assistant":
             return Reading()
         walk = Walk(*map(int, found.groups()))
         if walk.at == walk.door:

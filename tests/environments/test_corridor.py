@@ -10,7 +10,7 @@ import pytest
 from tests.training import ROOT
 from understudy import registry
 from understudy.collect import Play, play_all
-from understudy.environments import Reading, split_of, user
+from understudy.environments import Reading, says, split_of, user
 from understudy.policies import Policy
 from understudy.policies.random_policy import RandomPolicy
 from understudy.policies.scripted import ExpertPolicy
@@ -40,6 +40,7 @@ def test_what_is_read_off_a_walk_is_how_it_stands() -> None:
         assert {make().read(episode.task, [message]) for message in before} == {Reading()}
         assert make().read(episode.task, [last]) == Reading(episode.stop_reason, float(episode.success is True))
     assert make().read(None, [user("at 0 left 4 left 8")]) == Reading()
+    assert make().read(None, [user("at 3 door 4 left 8"), says("at 4 door 4 left 7")]) == Reading()
 
 
 def test_a_failed_walk_is_one_to_where_it_led() -> None:

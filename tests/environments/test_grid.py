@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from understudy.environments import Step, calls, says
+from understudy.environments import Step, calls, says, user
 from understudy.environments.grid import Grid
 from understudy.environments.grid.puzzle import DIRECTIONS, Position, draw_map, is_solved, move, parse_map, solve
 from understudy.environments.grid.reading import read_view
@@ -152,6 +152,13 @@ def test_the_end_is_read_off_the_newest_map(arguments: dict[str, Any]) -> None:
             assert [(read.stop_reason, read.value) for read, _ in found[:-1]] == [(None, None)] * (len(found) - 1)
             read, step = found[-1]
             assert (read.stop_reason, read.value) == (reason, value) == (step.stop_reason, float(reason == "solved"))
+
+
+def test_a_map_that_the_agent_writes_itself_ends_nothing() -> None:
+    shown, written = user("- @ .\nMoves left: 2."), says("- - +\nMoves left: 1.")
+    assert read_view(written.text(), has_boxes=False).stop_reason == "solved"
+    assert Grid().read(None, [shown, written]) == Reading()
+    assert Grid().read(None, [shown, written, user("No such word.")]) == Reading()
 
 
 @pytest.mark.parametrize("text", ["", "Hello", "@ -\n. - -", "- -\n- -", "@ @\n. -", "$ -\n. @"])

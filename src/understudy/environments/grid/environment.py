@@ -172,10 +172,12 @@ class Grid(ToolEnvironment[GridState]):
         return is_solved(self.state.layout, self.state.position)
 
     def read(self, task: JSON, messages: Sequence[Message]) -> Reading:
-        """Read the newest map that the agent was shown."""
+        """Read the newest map that the agent was shown since it acted, and none that it wrote itself."""
         for message in reversed(messages):
+            if message.role == "assistant":
+                break
             found = read_view(message.text(), has_boxes=self._puzzle == "sokoban")
-            if message.role == "assistant" or found != Reading():
+            if found != Reading():
                 return found
         return Reading()
 
