@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from understudy.config import Component
 from understudy.errors import ConfigError
@@ -65,9 +66,20 @@ def _models_in(component: Component) -> Iterator[str]:
         world_model = world_model.get("model")
     if isinstance(world_model, str):
         yield world_model
-    for inner in component.arguments.values():
-        if isinstance(inner, Mapping) and isinstance(inner.get("name"), str):
-            yield from _models_in(Component(name=inner["name"], arguments=inner.get("arguments") or {}))
+    for inner in _components_in(component.arguments):
+        yield from _models_in(inner)
+
+
+def _components_in(arguments: Mapping[str, Any]) -> Iterator[Component]:
+    """Yield the components that are named among arguments, also in a mapping of several, as a mix has them."""
+    for value in arguments.values():
+        if not isinstance(value, Mapping):
+            continue
+        name, given = value.get("name"), value.get("arguments") or {}
+        if isinstance(name, str) and isinstance(given, Mapping):
+            yield Component(name=name, arguments=dict(given))
+        else:
+            yield from _components_in(value)
 
 
 def local_model(component: Component | None) -> str | None:
