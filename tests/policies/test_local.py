@@ -36,6 +36,12 @@ def model(tokenizer: Any) -> Any:
     return tiny_model("qwen3", vocab_size=tokenizer.backend.get_vocab_size(), hidden_size=32, num_layers=2)
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_collection_and_not_one_episode_after_another(tmp_path: Any) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="cannot load a tokenizer"):
+        play(LocalPolicy(str(tmp_path)), 3)
+
+
 def play(policy: LocalPolicy, num: int, **options: Any) -> list[Episode]:
     tasks = Math().tasks("train")
     episodes: list[Episode] = []

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from understudy.config import config_from_dict
-from understudy.errors import ConfigError, PolicyError
+from understudy.errors import ConfigError, PolicyError, RenderError
 from understudy.rendering import ModelTokenizer, Renderer, ServerProfile, load_tokenizer
 from understudy.types import JSON
 
@@ -96,6 +96,12 @@ class LocalModel:
         """
         if self._loaded is not None:
             return
+        try:
+            self._load()
+        except RenderError as error:  # of its tokenizer or its template, and the same for every episode
+            raise ConfigError(str(error)) from error
+
+    def _load(self) -> None:
         from understudy.models.trained import load_trained, model_folder
 
         folder = model_folder(self.name)
