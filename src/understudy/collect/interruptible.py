@@ -11,6 +11,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine
+from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -28,14 +29,16 @@ def run_interruptibly(main: Coroutine[Any, Any, Result]) -> Result:
     received: list[int] = []
 
     async def watched() -> Result:
-        task = asyncio.current_task()
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
 
-        def stop() -> None:
-            received.append(signal.SIGTERM)
-            task.cancel()
+        def stop(number: int, frame: FrameType | None) -> None:
+            received.append(number)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        # The loop's own handlers would go with the loop, and for a moment the signal would kill.
+        signal.signal(signal.SIGTERM, stop)
         return await main
 
     try:
