@@ -71,5 +71,18 @@ def test_too_few_tasks_are_told_with_whose_they_are(tmp_path: Path) -> None:
     assert len(planned(tmp_path, num_episodes=None)) == 37
 
 
+@pytest.mark.parametrize("num_episodes", [None, 5])
+def test_a_split_without_tasks_is_no_collection_of_nothing(tmp_path: Path, num_episodes: int | None) -> None:
+    none = {"name": "math", "arguments": {"num_tasks": {"train": 0}}}
+    with pytest.raises(ConfigError, match=r"the train split has no tasks; .*num_tasks\.train=1\)"):
+        planned(tmp_path, environment=none, num_episodes=num_episodes)
+    lame = {"name": "mix", "arguments": {"environments": {"none": none, "sums": SUMS}}}
+    with pytest.raises(ConfigError, match=r"the train split has no tasks; .*\(none would need 1; the built-in"):
+        planned(tmp_path, environment=lame, num_episodes=num_episodes)
+    empty = {"name": "mix", "arguments": {"environments": {"none": none}, "temperature": 1}}
+    with pytest.raises(ConfigError, match=r"the train split has no tasks; .*\(the built-in"):
+        planned(tmp_path, environment=empty, num_episodes=num_episodes)
+
+
 def test_where_nothing_is_mixed_the_environment_has_the_name_of_the_config(tmp_path: Path) -> None:
     assert {play.environment for play in planned(tmp_path, environment=SUMS, num_episodes=3)} == {"math"}

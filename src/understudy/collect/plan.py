@@ -30,7 +30,7 @@ class Plan(Sequence[Play]):
         policies: who acts, by agent.
 
     Raises:
-        ConfigError: there are not so many tasks, or no number of episodes is given where tasks are endless.
+        ConfigError: there are no tasks or not so many, or no number of episodes is given where tasks are endless.
     """
 
     def __init__(self, config: CollectConfig, environment: Environment, policies: Mapping[str, Policy]) -> None:
@@ -80,6 +80,11 @@ class Plan(Sequence[Play]):
                     f"num_episodes: environment {config.environment.name!r} has no task set, so say how many episodes"
                 )
             return config.num_episodes
+        if not self._tasks:
+            raise ConfigError(
+                f"the {config.split} split has no tasks; name another split, or make some "
+                f"({_more_tasks(self._tasks, config.split, 1)})"
+            )
         most = len(self._tasks) * per_task
         if config.num_episodes is None:
             return most
@@ -97,7 +102,8 @@ def _more_tasks(tasks: Sequence[JSON], split: str, needed: int) -> str:
     if not isinstance(tasks, MixedTasks):
         return f"the built-in environments take environment.arguments.num_tasks.{split}={needed}"
     lacking = [f"{name} would need {num:,}" for name, num in tasks.lacking(needed).items()]
-    return f"{', '.join(lacking)}; the built-in environments of a mix take num_tasks.{split} among their arguments"
+    how = f"the built-in environments of a mix take num_tasks.{split} among their arguments"
+    return f"{', '.join(lacking)}; {how}" if lacking else how
 
 
 def episode_id(parts: Mapping[str, JSON]) -> str:
