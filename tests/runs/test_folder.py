@@ -125,6 +125,12 @@ def test_an_error_ends_a_run_and_stands_in_its_log_alone(tmp_path, caplog, error
     assert json.loads((tmp_path / "outer/inner/provenance.json").read_text())["status"] == status
 
 
+def test_an_interrupt_without_a_text_is_written_as_its_name(tmp_path) -> None:
+    folder = RunFolder.open(tmp_path / "run", config="")
+    folder.fail(KeyboardInterrupt())
+    assert (tmp_path / "run" / "run.log").read_text().endswith(": KeyboardInterrupt\n")
+
+
 def test_a_file_in_the_way_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot make this run folder"):

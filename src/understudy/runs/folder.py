@@ -125,7 +125,7 @@ class RunFolder:
         say it again.
         """
         with contextlib.suppress(OSError):  # a full disk must not hide the error that it caused
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             self._log_handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
             self.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
 
