@@ -12,13 +12,11 @@ failure, and is played again by the next start.
 from __future__ import annotations
 
 import argparse
-import signal
 from typing import TYPE_CHECKING
 
-from understudy.registry import TABLES
-
-from .configuring import add_config_arguments, read_config
+from .configuring import COMPONENTS, add_config_arguments, read_config
 from .console import messages, show_log
+from .interrupting import saying_how_to_go_on
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -31,9 +29,7 @@ examples:
   understudy collect my.yaml policy.name=endpoint policy.arguments.model=Qwen/Qwen3-8B \\
       policy.arguments.base_url=http://localhost:8000/v1
 
-environments: {", ".join(TABLES["environments"])},
-package.module:Class or file.py:Class
-policies: expert, endpoint, local, random, replay, or your own likewise
+{COMPONENTS}
 
 exit status: 0 all episodes are there; 1 it stopped, or some ended by a fault; 2 the command or a config is wrong;
 130 interrupted (Ctrl-C or SIGTERM): the same command goes on
@@ -58,15 +54,8 @@ def run_collection(config: CollectConfig, *, overwrite: bool) -> int:
     from understudy.curate import EpisodeStatistics
 
     show_log()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interrupt too
-    try:
+    with saying_how_to_go_on(config.output_dir):
         result = collect(config, statistics=EpisodeStatistics, overwrite=overwrite, console=messages())
-    except KeyboardInterrupt:
-        text = f"interrupted; what was finished is in {config.output_dir}, and the same command goes on"
-        messages().print(text, markup=False, soft_wrap=True)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     _show(result)
     return 1 if result.num_errors else 0
 

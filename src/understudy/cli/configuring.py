@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, TypeVar
 
+from understudy.registry import TABLES
+
 from .parser import Parser
 
 if TYPE_CHECKING:
     from understudy.config import ConfigModel
 
 Config = TypeVar("Config", bound="ConfigModel")
+
+COMPONENTS = f"""environments: {", ".join(TABLES["environments"])},
+package.module:Class or file.py:Class
+policies: {", ".join(name for name in TABLES["policies"] if name != "human")}, or your own likewise"""
+"""For the help of commands that let policies play; a person plays in `understudy play`."""
 
 
 def add_config_arguments(parser: Parser) -> None:

@@ -10,11 +10,11 @@ An episode that a fault ended is counted apart, is never the agent's failure, an
 from __future__ import annotations
 
 import argparse
-import signal
 from typing import TYPE_CHECKING
 
-from .configuring import add_config_arguments, read_config
+from .configuring import COMPONENTS, add_config_arguments, read_config
 from .console import messages, results, show_log
+from .interrupting import saying_how_to_go_on
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from understudy.evaluate import EvaluateResult
 
-EPILOG = """
+EPILOG = f"""
 examples:
   understudy evaluate environment.name=math policy.name=local policy.arguments.model=runs/first \\
       baseline.name=local baseline.arguments.model=runs/first/base num_tasks=200 output_dir=eval/first
@@ -30,8 +30,7 @@ examples:
   understudy evaluate loss.model=runs/first loss.data_path=held_out.jsonl output_dir=eval/loss
   understudy evaluate world_model.model=runs/world world_model.data_path=held_out.jsonl output_dir=eval/world
 
-environments: math, grid, tools, function_gym, package.module:Class or file.py:Class
-policies: local, endpoint, expert, random, replay, or your own likewise
+{COMPONENTS}
 
 exit status: 0 evaluated; 1 it stopped, or episodes ended by a fault; 2 the command or a config is wrong;
 130 interrupted (Ctrl-C or SIGTERM): the same command goes on
@@ -50,15 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if config is None:
         return 0
     show_log()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is an interrupt too
-    try:
+    with saying_how_to_go_on(config.output_dir):
         result = evaluate(config, overwrite=args.overwrite, console=messages())
-    except KeyboardInterrupt:
-        text = f"interrupted; what was finished is in {config.output_dir}, and the same command goes on"
-        messages().print(text, markup=False, soft_wrap=True)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     show_result(results(), result)
     messages().print(f"the report is in {result.html_path}", markup=False, soft_wrap=True)
     return 1 if result.num_errors else 0

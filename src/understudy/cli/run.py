@@ -14,15 +14,14 @@ whose config or files have changed since is refused, unless --from names it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import signal
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from understudy.errors import ConfigError
 
 from .configuring import add_config_arguments, read_config
 from .console import messages, results, show_log
+from .interrupting import raising_at_sigterm
 from .parser import Parser, one_of
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def run_pipeline(config: RunConfig, **how: Any) -> int:
 
     show_log()
     try:
-        with _raising_at_sigterm():
+        with raising_at_sigterm(_stop_stage):
             result = run_config(config, console=messages(), **how)
     except KeyboardInterrupt as error:
         received = error.signal if isinstance(error, StageInterrupted) else signal.SIGINT
@@ -105,19 +104,10 @@ def run_pipeline(config: RunConfig, **how: Any) -> int:
     return 0 if all(outcome.is_complete for outcome in result.stages) else 1
 
 
-@contextlib.contextmanager
-def _raising_at_sigterm() -> Iterator[None]:
-    """Let a scheduler's stop be an interrupt, as Ctrl-C is."""
+def _stop_stage(number: int, frame: Any) -> NoReturn:
     from understudy.api.pipeline import StageInterrupted
 
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise StageInterrupted(signal.Signals(number))
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise StageInterrupted(signal.Signals(number))
 
 
 def _show_result(result: RunResult) -> None:
