@@ -1,4 +1,4 @@
-"""A corridor to walk in: small enough that a tiny model learns its laws in seconds."""
+"""The corridor of the examples, but shorter and with five moves for every walk: few tasks, learnt in seconds."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class Corridor:
         )
 
     def read(self, task: JSON, messages: Sequence[Message]) -> Reading:
-        found = re.fullmatch(r"at (\d) door (\d) left (\d)", messages[-1].text())
-        if found is None:
+        newest = messages[-1]
+        found = re.fullmatch(r"at (\d) door (\d) left (\d)", newest.text())
+        if found is None or newest.role == "assistant":
             return Reading()
         at, door, left = found.groups()
         return Reading("there", 1.0) if at == door else Reading("late", 0.0) if left == "0" else Reading()
