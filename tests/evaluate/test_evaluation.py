@@ -47,6 +47,14 @@ def test_an_earlier_evaluation_is_a_baseline_as_well(tmp_path: Path) -> None:
     assert again.comparison == found.comparison
 
 
+@pytest.mark.parametrize("within", ["evaluate", "held_out/evaluate"])
+def test_the_folder_of_a_run_stands_for_its_evaluation(tmp_path: Path, within: str) -> None:
+    run(tmp_path / "run" / within, policy=skilled(0.3), num_tasks=30)
+    found = run(tmp_path / "after", baseline=str(tmp_path / "run"))
+    assert found.comparison.num_common == 30
+    assert found.baseline_label == f"Skilled ({tmp_path / 'run'})"
+
+
 def test_the_report_in_json_has_all_figures(tmp_path: Path) -> None:
     result = run(tmp_path / "out", samples_per_task=2, baseline=skilled(0.3, fault=0.1))
     report = json.loads(result.json_path.read_text())

@@ -88,8 +88,8 @@ class EvaluateConfig(ConfigModel):
     """Who acts for single agents, by the agent's name."""
 
     baseline: str | Component | None = None
-    """What to compare with, on the same tasks and seeds: the folder of an earlier evaluation or collection, or a policy
-    (name, arguments) that then plays in place of `policy`."""
+    """What to compare with, on the same tasks and seeds: the folder of an earlier evaluation, run or collection, or a
+    policy (name, arguments) that then plays in place of `policy`."""
 
     baseline_policies: dict[str, Component] = Field(default_factory=dict)
     """Who acts for single agents in the baseline, by the agent's name; all others act in it as they do above."""

@@ -1,4 +1,4 @@
-"""A baseline that was played before: the folder of an earlier evaluation or collection."""
+"""A baseline that was played before: the folder of an earlier evaluation, run or collection."""
 
 from __future__ import annotations
 
@@ -17,10 +17,21 @@ EPISODES = "episodes"
 """Folder within an evaluation's that holds the episodes of its policy."""
 
 
+_WITHIN = (Path(), Path("evaluate"), Path("held_out", "evaluate"))
+"""Where an evaluation is in its own folder, in a run's, and in that of a run of iterations."""
+
+
+def _evaluation(folder: str) -> Path:
+    """Return the evaluation that a folder is or holds; the folder itself where that is none."""
+    found = (Path(folder) / within for within in _WITHIN)
+    return next((path for path in found if (path / EPISODES).is_dir()), Path(folder))
+
+
 def earlier_episodes(folder: str) -> Path:
-    """Return where the episodes of an earlier evaluation or collection are."""
-    inner = Path(folder) / EPISODES
-    return inner if inner.is_dir() else Path(folder)
+    """Return where the episodes of an earlier evaluation, run or collection are."""
+    evaluation = _evaluation(folder)
+    inner = evaluation / EPISODES
+    return inner if inner.is_dir() else evaluation
 
 
 def earlier_label(folder: str) -> str:
@@ -65,5 +76,5 @@ def check_earlier(config: EvaluateConfig, folder: str, planned: set[str]) -> Non
 
 
 def _settings(folder: str) -> dict[str, Any]:
-    path = Path(folder) / "config.yaml"
+    path = _evaluation(folder) / "config.yaml"
     return read_document(path).value if path.is_file() else {}
