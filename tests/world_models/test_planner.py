@@ -58,16 +58,19 @@ def rate(episodes: list[Episode]) -> float:
     return sum(episode.success is True for episode in episodes) / len(episodes)
 
 
-def test_a_policy_that_plans_beats_itself_without(model: str, tmp_path: Path) -> None:
+def test_a_policy_that_plans_beats_itself_without(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An episode's draws depend on its id, and that on the model's name: a relative one is the same in every run.
+    monkeypatch.chdir(Path(model).parent)
+    name = Path(model).name
     alone, planning = (
-        played(tmp_path / name, policy, 30, samples_per_task=2)
-        for name, policy in (("alone", local(model)), ("planning", planner(model)))
+        played(tmp_path / folder, policy, 60, samples_per_task=4)
+        for folder, policy in (("alone", local(name)), ("planning", planner(name)))
     )
     found = compare([outcome_of(e) for e in alone], [outcome_of(e) for e in planning]).success
     assert found is not None
     assert 0.2 < rate(alone) < 0.8
-    assert rate(planning) > 0.8
-    assert found.low > 0.05
+    assert rate(planning) > 0.7
+    assert found.low > 0.1
 
 
 def test_what_was_imagined_is_written_down_and_counted(model: str, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Several processes of one run: joining them, and agreeing on what concerns all of them.
 
-A process that fails alone would
-leave the others waiting in a collective for ever, so whatever may fail on one rank only is agreed upon by all.
+A process that fails alone would leave the others waiting in a collective for ever, so whatever may fail on one rank
+only is agreed upon by all.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+        dist.barrier()  # who leaves first takes its end of the connections away from who still uses them
     finally:
         dist.destroy_process_group()
 
