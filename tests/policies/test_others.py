@@ -71,6 +71,15 @@ def test_random_choices_depend_on_the_seed_only() -> None:
     assert first == again != other
 
 
+def test_random_words_are_left_out_where_only_calls_are_wanted() -> None:
+    shown = (Message("user", "Compute 1 + 2."),)
+    policy = RandomPolicy(only_calls=True)
+    acted = [asyncio.run(policy.act(context(*shown, tools=Math().tools, seed=s))).message for s in range(30)]
+    assert all(message.tool_calls for message in acted)
+    assert asyncio.run(policy.act(context(*shown, seed=1))).message.text()  # nothing to call
+    assert policy.identity() != RandomPolicy().identity()
+
+
 @pytest.mark.parametrize("make", [Math, Tools, lambda: Grid(view="replace")])
 def test_a_replay_makes_the_same_episode(make: Callable[[], Any], tmp_path: Path) -> None:
     recorded = play(make, ExpertPolicy())

@@ -19,9 +19,19 @@ class RandomPolicy(Policy):
     """Picks one of the legal actions; else calls any tool with arguments that fit its schema, or says something.
 
     Words are taken from the conversation, so that names and ids come up.
+
+    Args:
+        only_calls: say nothing where there are tools: for walks that are to be learnt from.
     """
 
     name = "random"
+
+    def __init__(self, *, only_calls: bool = False) -> None:
+        self._only_calls = only_calls
+
+    def identity(self) -> JSON:
+        """Name it, and say so where it only calls tools."""
+        return {"name": self.name} | ({"only_calls": True} if self._only_calls else {})
 
     async def act(self, context: Context) -> Action:
         """Choose."""
@@ -30,7 +40,8 @@ class RandomPolicy(Policy):
         if legal:
             return Action(Message("assistant", rng.choice(legal)))
         words = [word for message in context.messages for word in re.findall(r"\w+", message.text())] or ["yes"]
-        tool = rng.choice([None, *context.tools])
+        speech = () if self._only_calls and context.tools else (None,)
+        tool = rng.choice([*speech, *context.tools])
         if tool is None:
             return Action(Message("assistant", rng.choice(words)))
         arguments = _value(rng, tool.parameters, words)
