@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from understudy.collect.fingerprint import models_played
 from understudy.config import config_from_dict
 from understudy.evaluate import EvaluateConfig
-from understudy.evaluate.fingerprint import models_played
 
 LOCAL = {"name": "local", "arguments": {"model": "acts"}}
 DREAM = {"name": "dream", "arguments": {"environment": "grid", "world_model": {"model": "dreams"}}}
@@ -35,4 +35,4 @@ DREAM = {"name": "dream", "arguments": {"environment": "grid", "world_model": {"
 )
 def test_every_model_that_is_played_is_found(config: dict[str, Any], models: list[str]) -> None:
     base = {"environment": {"name": "grid"}, "policy": {"name": "random"}, "output_dir": "out"}
-    assert models_played(config_from_dict(EvaluateConfig, base | config)) == models
+    assert models_played(config_from_dict(EvaluateConfig, base | config).components) == models

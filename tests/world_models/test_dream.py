@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.training import make_base
 from tests.world_models.conftest import CORRIDOR, WANDERER, collected
 from tests.world_models.corridor import Corridor
 from understudy.cli.main import main
@@ -156,6 +158,28 @@ def test_the_command_is_a_collection_that_goes_on(
     assert {episode.environment for episode in read_episodes(str(tmp_path / "out"))} == {"dream"}
     assert main([*command, "world_model.temperatur=1"]) == 2
     assert "Did you mean 'world_model.temperature'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["dreams", "acts"])
+def test_dreams_of_weights_that_have_changed_are_not_mixed_with_those_of_the_new_ones(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    for name in ("dreams", "acts"):
+        shutil.copytree(Path(model) / "final", tmp_path / name)
+    out = tmp_path / "out"
+    command = [
+        *("dream", f"environment.name={CORRIDOR}", f"world_model.model={tmp_path / 'dreams'}", "policy.name=local"),
+        *(f"policy.arguments={{model: {tmp_path / 'acts'}, max_new_tokens: 4}}", "max_steps=2", f"output_dir={out}"),
+    ]
+    assert main([*command, "num_episodes=2"]) == 0
+    assert main([*command, "num_episodes=3"]) == 0
+    shutil.rmtree(tmp_path / changed)
+    make_base(tmp_path / changed, hidden_size=16)
+    capsys.readouterr()
+    assert main([*command, "num_episodes=4"]) == 2
+    said = f"{out}: holds episodes of {tmp_path / changed} as it was before"
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert len(list(read_episodes(str(out)))) == 3
 
 
 def test_the_commands_config_is_that_of_a_collection_in_a_dream(model: str) -> None:

@@ -29,6 +29,7 @@ from understudy.types import Episode
 
 from .config import CHANGEABLE, CollectConfig
 from .engine import play_all
+from .fingerprint import fingerprint_models
 from .interruptible import run_interruptibly
 from .journal import Journal
 from .plan import Plan
@@ -95,11 +96,18 @@ def collect(
         label: what the progress is called.
 
     Raises:
-        ConfigError: a component cannot be made, there are too few tasks, or the folder holds something else.
+        ConfigError: a component cannot be made, there are too few tasks, or the folder holds something else or episodes
+            of other weights.
         CollectError: episode after episode ended by a fault.
     """
     plan, policies = prepare(config, overwrite=overwrite)
-    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
+    folder = RunFolder.open(
+        config.output_dir,
+        config=dump_config(config),
+        data={"models": fingerprint_models(config.output_dir, config.components, overwrite=overwrite)},
+        resume=not overwrite,
+        overwrite=overwrite,
+    )
     try:
         result = _run(config, folder, plan, policies, statistics, console, label)
     except BaseException as error:
@@ -110,10 +118,10 @@ def collect(
 
 
 def prepare(config: CollectConfig, *, overwrite: bool = False) -> tuple[Plan, dict[str, Policy]]:
-    """Return which episodes are to be played, and by whom. Nothing is made on the disk.
+    """Return which episodes are to be played, and by whom. Nothing is made on the disk, and no weights are looked at.
 
     Raises:
-        ConfigError: as `collect`.
+        ConfigError: as `collect`, but for other weights.
     """
     environment: Environment = make_component("environments", config.environment)
     policies = make_policies(config, environment.agents)

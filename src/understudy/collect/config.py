@@ -77,6 +77,12 @@ class CollectConfig(ConfigModel):
             raise ValueError("beta is the chance that the labeler acts; give labeler")
         return self
 
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """All that plays here: who acts and who labels, and the environment, because a dream is played by a model."""
+        given = (self.policy, *self.policies.values(), self.labeler, self.environment)
+        return tuple(component for component in given if component is not None)
+
 
 CHANGEABLE = frozenset(
     {

@@ -172,6 +172,15 @@ class EvaluateConfig(ConfigModel):
         return policy, self.policies | self.baseline_policies
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """All that plays here: both sides, and the environment, because a dream is played by a model."""
+        given = [self.policy, *self.policies.values()]
+        if self.plays_baseline:
+            policy, policies = self.before
+            given += [policy, *policies.values()]
+        return tuple(component for component in (*given, self.environment) if component is not None)
+
+    @property
     def pass_at(self) -> tuple[int, ...]:
         """The k of pass@k."""
         if self.k is not None:

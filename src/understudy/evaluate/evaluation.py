@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.collect import CollectConfig, collect, prepare
+from understudy.collect.fingerprint import fingerprint_models
 from understudy.config import dump_config
 from understudy.formats import read_episodes
 from understudy.runs import RunFolder, write_atomically
@@ -20,7 +21,6 @@ from understudy.runs import RunFolder, write_atomically
 from .config import EvaluateConfig
 from .earlier import EPISODES, check_earlier, earlier_episodes, earlier_label, label_of
 from .findings import Findings, Side
-from .fingerprint import check_same_models, model_fingerprints
 from .held_out import HeldOutLoss, measure_loss
 from .measured import check_measured, models_to_measure
 from .pairing import PairedScores, compare
@@ -75,15 +75,20 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
         console: where progress is shown; stderr by default.
 
     Raises:
-        ConfigError: a component cannot be made, there are too few tasks, the folder holds another evaluation, or the
-            baseline played other tasks.
+        ConfigError: a component cannot be made, there are too few tasks, the folder holds another evaluation or one of
+            other weights, or the baseline played other tasks.
         CollectError: episode after episode ended by a fault.
         DataError, RenderError: the rows of the held-out loss cannot be measured.
     """
     check_evaluation(config, overwrite=overwrite)
-    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
+    folder = RunFolder.open(
+        config.output_dir,
+        config=dump_config(config),
+        data={"models": fingerprint_models(config.output_dir, config.components, overwrite=overwrite)},
+        resume=not overwrite,
+        overwrite=overwrite,
+    )
     try:
-        folder.note(models=model_fingerprints(config))
         findings = _find(config, folder.path, console)
         result = _write(findings, folder.path)
     except BaseException as error:
@@ -104,7 +109,7 @@ def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None
     """
     check_measured(config)
     if not overwrite:
-        check_same_models(config)
+        fingerprint_models(config.output_dir, config.components)
     if config.environment is None:
         return
     for collection, _ in _collections(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from understudy.collect.fingerprint import local_model
 from understudy.config import Component
 from understudy.errors import ConfigError
 from understudy.formats import read_episodes
@@ -12,7 +13,6 @@ from understudy.train.data import EpisodeSource
 from understudy.types import Episode
 
 from .config import EvaluateConfig, MeasuredRows
-from .fingerprint import local_model
 
 
 @dataclass(frozen=True, slots=True)

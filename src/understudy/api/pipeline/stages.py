@@ -16,12 +16,12 @@ from understudy.api.datasets import open_sources
 from understudy.api.train import TINY_BASE, check_training, train
 from understudy.collect import CollectConfig, CollectResult, collect, prepare
 from understudy.collect.config import CHANGEABLE
+from understudy.collect.fingerprint import models_played
 from understudy.config import ConfigModel
 from understudy.curate import CurateConfig, CurateResult, EpisodeStatistics, curate
 from understudy.curate.hindsight import relabelling_environment
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import EvaluateConfig, EvaluateResult, Scores, check_evaluation, evaluate
-from understudy.evaluate.fingerprint import models_played
 from understudy.formats import list_files
 from understudy.models.export import FINAL
 from understudy.models.tiny import architectures
@@ -230,7 +230,7 @@ class EvaluateStage(Stage[EvaluateConfig, EvaluateResult]):
     def inputs(self) -> list[str]:
         config = self.config
         measured = [section for section in (config.loss, config.world_model) if section is not None]
-        models = [*models_played(config), *(section.model for section in measured if section.model is not None)]
+        models = models_played(config.components) + [section.model for section in measured if section.model is not None]
         files = [file for model in dict.fromkeys(models) for file in _model_files(model)]
         files += list_files(config.baseline) if isinstance(config.baseline, str) else []
         return files + [file for section in measured for file in list_files(section.data_path)]
