@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from understudy.environments.base import Observation
+from understudy.environments.reading import Reading
 from understudy.environments.relabelling import hindsight, states_of
 from understudy.environments.tool_environment import ToolEnvironment, system, user
 from understudy.environments.toolbox import Toolbox, ToolError
@@ -17,6 +18,7 @@ from understudy.types import JSON, Episode, Message
 
 from .expert import decide
 from .hindsight import served_task
+from .reading import read_conversation
 from .tasks import ALL_KINDS, LEVELS, draw_task
 from .world import Kind, Order, Reason, Request, World, exchange, expected_world, give_back, read_world
 
@@ -256,6 +258,10 @@ class Tools(ToolEnvironment[ShopState]):
         """Say whether the shop is as the rules would have it."""
         state = self.state
         return state.kept_waiting and state.world == expected_world(state.before, state.customer, state.requests)
+
+    def read(self, task: JSON, messages: Sequence[Message]) -> Reading:
+        """Read how the desk did by what its look-ups have shown; what cannot be told from them counts as failed."""
+        return read_conversation(self, task, messages)
 
     def decide(self, observation: Observation) -> Message:
         """Return the expert's next action."""
