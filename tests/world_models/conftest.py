@@ -27,8 +27,18 @@ def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return collected(tmp_path_factory.mktemp("walks") / "rows", num_episodes=300, samples_per_task=20)
 
 
+@pytest.fixture
+def model(trained: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The model by a relative name.
+
+    What is drawn in an episode depends on its id, and that on the model's name: so it is the same in every run.
+    """
+    monkeypatch.chdir(trained.parent)
+    return trained.name
+
+
 @pytest.fixture(scope="session")
-def model(walks: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def trained(walks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corridor") / "run"
     understudy.train(
         {
@@ -42,4 +52,4 @@ def model(walks: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
             },
         }
     )  # fmt: skip
-    return str(folder)
+    return folder
