@@ -45,10 +45,16 @@ def test_it_passes_in_bfloat16() -> None:
     assert self_check(ModelAdapter(network), CpuBackend(), plan().micro_batches[0].forest).tolerance < 0.2
 
 
-def test_it_passes_with_lora() -> None:
+def with_lora(dtype: torch.dtype) -> ModelAdapter:
+    """A model whose adapters are in float32, as PEFT holds them, whatever the base is in."""
     peft = pytest.importorskip("peft")
-    network = peft.get_peft_model(model(), peft.LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "v_proj"]))
-    self_check(ModelAdapter(network.train()), CpuBackend(), plan().micro_batches[0].forest)
+    settings = peft.LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "v_proj"])
+    return ModelAdapter(peft.get_peft_model(model(dtype=dtype), settings).train())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_it_passes_with_lora(dtype: torch.dtype) -> None:
+    self_check(with_lora(dtype), CpuBackend(), plan().micro_batches[0].forest)
 
 
 class _SeesEverythingBefore(CpuBackend):
@@ -87,6 +93,8 @@ class _BreaksGradients(CpuBackend):
 def test_it_refuses_a_backend_that_is_wrong(backend: type[CpuBackend], dtype: torch.dtype) -> None:
     with pytest.raises(TrainError, match="do not give this model the results of separate rows"):
         self_check(ModelAdapter(model(dtype=dtype)), backend(), plan().micro_batches[0].forest)
+    with pytest.raises(TrainError, match="do not give this model the results of separate rows"):
+        self_check(with_lora(dtype), backend(), plan().micro_batches[0].forest)
 
 
 def test_it_refuses_a_model_that_does_not_name_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
