@@ -99,6 +99,13 @@ def test_batches_may_be_arranged_anew_and_more_steps_asked_for_when_resuming(bas
     assert len(metrics(tmp_path / "run")) == 8
 
 
+def test_a_run_that_is_made_longer_takes_its_next_step_at_the_rate_of_the_new_schedule(base, tmp_path) -> None:
+    train(base, tmp_path / "long", train={"max_steps": 8})
+    train(base, tmp_path / "run", train={"max_steps": 4})
+    train(base, tmp_path / "run", resume="auto", train={"max_steps": 8})
+    assert metrics(tmp_path / "run", "learning_rate")[4:] == metrics(tmp_path / "long", "learning_rate")[4:]
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten_by_accident(base, tmp_path) -> None:
     train(base, tmp_path / "run", train={"max_steps": 1})
     with pytest.raises(ConfigError, match="holds a finished run; resume it, overwrite it"):

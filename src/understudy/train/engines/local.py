@@ -131,6 +131,11 @@ class LocalEngine:
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(state[name])
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR) and self.optimizer is not None:
+            # The saved rate is that of the saved run's schedule; this run's may be longer.
+            schedule = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+            for group, highest, factor in schedule:
+                group["lr"] = highest * factor(self.scheduler.last_epoch)
 
     def save_model(self, folder: Path) -> None:
         """See `Engine.save_model`."""
