@@ -6,7 +6,7 @@ import torch
 from tests.training import make_base
 from understudy.errors import ConfigError
 from understudy.models.load import load_model
-from understudy.models.lora import LoraSettings, add_adapter, load_adapter
+from understudy.models.lora import LoraSettings, add_adapter, continue_adapter, load_adapter
 
 IDS = torch.arange(12)[None]
 
@@ -69,3 +69,38 @@ def test_an_adapter_for_another_model_is_refused(base, tmp_path) -> None:
     add_adapter(other, LoraSettings(r=2)).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ConfigError, match="does not fit the model"):
         load_adapter(load_model(base), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lora_dropout": 0.1, "use_dora": True},
+        {"target_modules": ["q_proj", "v_proj"]},
+        {"target_modules": r".*\.q_proj", "modules_to_save": ["embed_tokens"]},
+        {"modules_to_save": ["lm_head"]},
+    ],
+)
+def test_an_adapter_is_trained_on_under_the_settings_that_it_was_made_with(base, tmp_path, options) -> None:
+    settings = LoraSettings(r=2, **options)
+    made = add_adapter(load_model(base), settings)
+    made.save_pretrained(tmp_path)
+    assert trained(continue_adapter(load_model(base), tmp_path, settings)) == trained(made)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lora_dropout": 0.5}, r"lora.lora_dropout: .* has 0.0, not 0.5"),
+        ({"use_dora": True}, r"lora.use_dora: .* has False, not True"),
+        ({"target_modules": ["v_proj"]}, r"lora_target_modules.* it has .*q_proj"),
+        ({"target_modules": "all-linear"}, r"lora_target_modules.* it lacks .*down_proj"),
+        ({"modules_to_save": ["embed_tokens"]}, r"modules_to_save.* it lacks .*embed_tokens"),
+    ],
+)
+def test_settings_that_an_adapter_was_not_made_with_are_refused_and_not_passed_over(
+    base, tmp_path, options, said: str
+) -> None:
+    add_adapter(load_model(base), LoraSettings(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        continue_adapter(load_model(base), tmp_path, LoraSettings(**{"r": 2, "target_modules": ["q_proj"]} | options))

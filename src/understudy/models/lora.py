@@ -6,13 +6,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import ConfigError, did_you_mean
 
-from .load import require_peft
+from .load import ADAPTER_CONFIG, require_peft
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -94,13 +95,29 @@ def continue_adapter(model: PreTrainedModel, folder: str | Path, settings: LoraS
     Raises:
         ConfigError: the adapter is not as the settings say.
     """
+    import torch
+
+    with torch.device("meta"):
+        asked_for = _trained_names(add_adapter(type(model)(deepcopy(model.config)), settings))
     loaded = load_adapter(model, folder, trainable=True)
     config = loaded.peft_config["default"]
-    for name in ("r", "lora_alpha", "use_dora", "use_rslora"):
+    for name in ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora"):
         found, wanted = getattr(config, name), getattr(settings, name)
         if found != wanted:
             raise ConfigError(f"lora.{name}: {folder} has {found!r}, not {wanted!r}; to train it on, set it so")
+    trained = _trained_names(loaded)
+    differing = sorted(trained ^ asked_for)
+    if differing:
+        which = "has" if differing[0] in trained else "lacks"
+        raise ConfigError(
+            f"lora.lora_target_modules, lora.modules_to_save: {folder} trains other layers than they name; it {which} "
+            f"{differing[0]}. To train it on, set them as its {ADAPTER_CONFIG} says"
+        )
     return loaded
+
+
+def _trained_names(model: PeftModel) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @contextmanager
