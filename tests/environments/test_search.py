@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from understudy.environments import Step, calls, says
+from understudy.environments.reading import HasReading
 from understudy.environments.search import Search
 from understudy.environments.search.bm25 import Index
 from understudy.environments.search.environment import LEVELS, draw_path, follow, last_named, question_of
@@ -102,6 +103,12 @@ def test_the_tools_find_and_read(task: Any) -> None:
     assert nothing == "no document has any of these words"
     assert missing == "Error: there is no document 'd1'"
     assert task["answer"] in run(task, calls("read", id=id))[1].observations["agent"].messages[0].text()
+
+
+def test_the_tool_read_is_not_taken_for_reading_conversations() -> None:
+    environment = Search()
+    assert not isinstance(environment, HasReading)
+    assert [tool.name for tool in environment.tools] == ["search", "read"]
 
 
 def test_the_last_name_of_the_right_kind_is_the_answer(task: Any) -> None:

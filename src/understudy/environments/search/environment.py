@@ -106,7 +106,17 @@ class Search(ToolEnvironment[SearchState]):
 
     def make_toolbox(self) -> Toolbox:
         """Return search and read."""
-        return Toolbox(self.search, self.read)
+
+        # It is no method, because an environment with a method of this name is one that reads conversations.
+        def read(id: str) -> str:
+            """Read a document.
+
+            Args:
+                id: the document's id
+            """
+            return self.document(id)
+
+        return Toolbox(self.search, read)
 
     def search(self, query: str) -> str:
         """Search the documents.
@@ -120,11 +130,11 @@ class Search(ToolEnvironment[SearchState]):
         state.found.update(document.id for document in found)
         return "\n".join(f"{document.id}: {document.sentences[0]}" for document in found) or NO_RESULTS
 
-    def read(self, id: str) -> str:
-        """Read a document.
+    def document(self, id: str) -> str:
+        """Return the text of a document, and note that it was read.
 
-        Args:
-            id: the document's id
+        Raises:
+            ToolError: there is none of this id.
         """
         document = self.state.documents.get(id)
         if document is None:
