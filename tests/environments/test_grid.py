@@ -124,6 +124,14 @@ def test_bad_settings_are_refused(arguments: dict) -> None:
         Grid(**arguments)
 
 
+def test_moves_that_no_map_of_this_size_takes_are_refused_and_not_looked_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("understudy.environments.grid.environment.MAX_DRAWS", 100)
+    with pytest.raises(ConfigError, match=r"no puzzle of 30 moves or more .* lower min_moves, or raise size \(4\)"):
+        Grid(size=4, min_moves=30).tasks("train")[0]
+
+
 async def _walk(environment: Grid, policy: Any) -> list[tuple[Any, Step]]:
     """Play one task; return what the environment reads after each step, with the step."""
     task = environment.tasks("train")[0]

@@ -34,6 +34,9 @@ HOW_TO_ACT = {
     "text": "Answer with one word: up, down, left or right.",
 }
 
+MAX_DRAWS = 100_000
+"""So many puzzles in a row that are too short mean that there is none of `min_moves` moves."""
+
 
 @dataclass(slots=True)
 class GridState:
@@ -129,8 +132,12 @@ class Grid(ToolEnvironment[GridState]):
         return blocked + self._view_text()
 
     def draw_task(self, rng: random.Random) -> JSON:
-        """Return a map that can be solved in `min_moves` moves or more, and the moves that are allowed."""
-        while True:
+        """Return a map that can be solved in `min_moves` moves or more, and the moves that are allowed.
+
+        Raises:
+            ConfigError: such maps are not found.
+        """
+        for _ in range(MAX_DRAWS):
             try:
                 puzzle = self._draw_puzzle(rng)
             except ValueError as error:
@@ -138,6 +145,10 @@ class Grid(ToolEnvironment[GridState]):
             if puzzle.num_moves >= self._min_moves:
                 max_moves = puzzle.num_moves + self._spare_moves
                 return {"puzzle": self._puzzle, "map": puzzle.rows, "max_moves": max_moves}
+        raise ConfigError(
+            f"no puzzle of {self._min_moves} moves or more in {MAX_DRAWS:,} tries: lower min_moves, or raise size "
+            f"({self._size})"
+        )
 
     def _draw_puzzle(self, rng: random.Random) -> Puzzle:
         if self._puzzle == "path":
