@@ -93,7 +93,8 @@ def test_the_table_of_a_family_computes_what_its_functions_compute(family: Famil
         assert all(any(abs(value - other) < 2e-4 for other in finite) for value in values - {"nan"})
 
 
-def test_knowledge_never_rules_out_the_truth() -> None:
+@pytest.mark.parametrize("largest", [20, 100, 10**9 - 1])
+def test_knowledge_never_rules_out_the_truth(largest: int) -> None:
     family = Family("+-*/", any_order=True, squares=True)
     rng = random.Random(2)
     for _ in range(20):
@@ -102,7 +103,7 @@ def test_knowledge_never_rules_out_the_truth() -> None:
         )
         knowledge = Knowledge(family)
         for _ in range(4):
-            inputs = [rng.randint(0, 20) for _ in range(4)]
+            inputs = [rng.randint(0, largest) for _ in range(4)]
             value = function(inputs)
             knowledge.learn(inputs, None if value is None else round(float(value), 4))
         test = [rng.randint(1, 20) for _ in range(4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 DECIMALS = 4
 _ROUNDING = 10.0**-DECIMALS
+_EPSILONS = 8 * float(np.finfo(np.float64).eps)
+"""What a few steps of floating point can be wrong by, as a share of the largest number among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Knowledge:
         if output is None:
             self._possible &= ~np.isfinite(values)
         else:
-            self._possible &= np.abs(values - output) <= _ROUNDING
+            largest = math.prod(max(2.0, float(number) ** 2) for number in inputs)  # no step gives more than this
+            self._possible &= np.abs(values - output) <= max(_ROUNDING, _EPSILONS * largest)
 
     def answers(self, inputs: Sequence[int]) -> NDArray[np.float64]:
         """Return the different values that the possible functions have there, to four decimals; NaN for none."""
