@@ -78,8 +78,16 @@ def test_a_turn_lasts_until_something_is_said_and_results_come_before_what_other
     assert seen(steps[4]) == {"a": ["c: y"]}
     (tool,) = steps[1].observations["b"].tools or ()
     assert (tool.name, steps[1].observations["c"].tools, steps[2].observations["b"].tools) == ("peek", (), None)
-    at_once = run({"b": calls("peek"), "a": says("hello")}, turn_order=[["a", "b"], "c"])
-    assert [m.role for m in at_once[1].observations["b"].messages] == ["tool", "user"]
+
+
+def test_whoever_calls_tools_hears_its_group_only_when_it_has_spoken_too() -> None:
+    order = [["a", "b"], "c"]
+    steps = run({"b": calls("peek"), "a": says("hello")}, {"b": says("z")}, {"c": says("w")}, turn_order=order)
+    assert seen(steps[1]) == {"b": ["0"]}
+    assert seen(steps[2]) == {"c": ["You are c.", "Begin.\nb: z"]}
+    assert seen(steps[3]) == {"a": ["c: w"], "b": ["a: hello"]}
+    over = run({"b": calls("peek"), "a": says("end")}, turn_order=order)[-1]
+    assert seen(over) == {"b": ["0", "a: end"], "c": ["You are c.", "Begin."]}
 
 
 def test_who_has_heard_nothing_is_told_that_it_is_its_turn() -> None:

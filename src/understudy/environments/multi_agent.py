@@ -5,7 +5,8 @@ once, so none of them sees what the others are just doing. An agent's turn lasts
 tools it gets their results and acts again.
 
 Who sees what: an agent observes what was put before it with `tell`, and nothing else. What comes in while others act
-waits until it is the agent's turn.
+waits until it is the agent's turn. What agents of a group say waits until all of the group have ended their turn, so who
+calls tools does not hear the others before it has spoken itself.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class _Play(Generic[State]):
     """An episode under way.
 
     `acting` are those of the present group who have not yet ended their turn; `turn` counts groups from 0. `inboxes`
-    hold what agents have not yet observed, and `has_begun` who has observed anything, and so has been given its tools.
+    hold what agents have not yet observed, `held_back` what those who still act may not hear in this turn, and
+    `has_begun` who has observed anything, and so has been given its tools. `speaking` is whose action is being taken.
     """
 
     state: State
@@ -47,6 +49,14 @@ class _Play(Generic[State]):
     num_steps: int = 0
     stop_reason: str | None = None
     has_begun: set[str] = field(default_factory=set)
+    held_back: list[tuple[str, Message]] = field(default_factory=list)
+    speaking: str | None = None
+
+    def let_hear(self) -> None:
+        """Put what was held back before those whom it is for."""
+        for agent, message in self.held_back:
+            _put(self.inboxes[agent], message)
+        self.held_back = []
 
 
 class MultiAgentEnvironment(TaskEnvironment[_Play[State]], Generic[State]):
@@ -124,8 +134,12 @@ class MultiAgentEnvironment(TaskEnvironment[_Play[State]], Generic[State]):
         return self._under_way.turn
 
     def tell(self, agent: str, text: str) -> None:
-        """Let an agent observe a text when it acts next, or at the end."""
-        _put(self._under_way.inboxes[agent], user(text))
+        """Let an agent observe a text when it acts next, or at the end; within its own group, in its next turn."""
+        play = self._under_way
+        if play.speaking not in (None, agent) and agent in play.acting:
+            play.held_back.append((agent, user(text)))
+        else:
+            _put(play.inboxes[agent], user(text))
 
     def expert(self, agent: str) -> Expert:
         """Return the expert of an agent."""
@@ -145,18 +159,22 @@ class MultiAgentEnvironment(TaskEnvironment[_Play[State]], Generic[State]):
         play = self._next_step()
         if set(actions) != set(play.acting):
             raise EnvironmentFault(f"{', '.join(play.acting)} are to act, not {', '.join(actions) or 'nobody'}")
-        acted = play.acting
+        acted, play.acting = play.acting, tuple(agent for agent in play.acting if actions[agent].tool_calls)
         # All results come in before anything that is said, because nothing may stand between a call and its result.
-        for agent in acted:
+        for agent in play.acting:
+            play.speaking = agent
             play.inboxes[agent] += call_all(
                 self.toolboxes[agent], actions[agent], is_over=lambda: play.stop_reason is not None
             )
         for agent in acted:
-            if not actions[agent].tool_calls:
+            if agent not in play.acting:
+                play.speaking = agent
                 self.on_text(agent, actions[agent].text())
-        play.acting = tuple(agent for agent in acted if actions[agent].tool_calls)
+        play.speaking = None
         is_truncated = self._truncate(play)
         is_over = play.stop_reason is not None
+        if is_over or not play.acting:
+            play.let_hear()
         if is_over:
             await self.conclude()
         return Step(
