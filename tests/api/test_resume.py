@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,27 @@ def test_a_run_that_is_made_longer_takes_its_next_step_at_the_rate_of_the_new_sc
     train(base, tmp_path / "run", train={"max_steps": 4})
     train(base, tmp_path / "run", resume="auto", train={"max_steps": 8})
     assert metrics(tmp_path / "run", "learning_rate")[4:] == metrics(tmp_path / "long", "learning_rate")[4:]
+
+
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_a_best_checkpoint_that_is_not_whole_does_not_become_the_final_model(base, tmp_path, damage: str) -> None:
+    settings = {"eval_steps": 1, "save_steps": 0, "learning_rate": 1.0, "load_best_model_at_end": True}
+    options = {"data": {"validation_split": 0.3}, "train": settings}
+    run = tmp_path / "run"
+    best = train(base, run, **options).best_step
+    assert best is not None
+    assert best < 6
+    before = weights(run / "final")
+    if damage == "gone":
+        shutil.rmtree(run / f"checkpoint-{best}")
+    else:
+        file = run / f"checkpoint-{best}" / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(CheckpointError, match=rf"checkpoint-{best}: .*set it to false and go on with --resume"):
+        train(base, run, resume="auto", **options)
+    assert same(before, weights(run / "final"))
+    train(base, run, resume="auto", **options | {"train": settings | {"load_best_model_at_end": False}})
+    assert same(weights(run / "checkpoint-6"), weights(run / "final"))
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten_by_accident(base, tmp_path) -> None:

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from understudy.batching import Planner
-from understudy.errors import TrainError
+from understudy.errors import CheckpointError, TrainError
 from understudy.models.export import FINAL
 from understudy.models.load import load_hf_tokenizer
 from understudy.runs import RunFolder, read_metrics
 
 from .adapter import ModelAdapter
 from .card import Outcome, model_card
-from .checkpoints import Checkpoint, Checkpoints, copy_model_files, read_training_state
+from .checkpoints import Checkpoint, Checkpoints, copy_model_files, read_checkpoint, read_training_state
 from .engine import Engine
 from .inputs import RunInputs
 from .launch import rank, world_size
@@ -232,9 +232,21 @@ def _tokenizer_writer(inputs: RunInputs) -> Callable[[Path], None]:
 def _finish(
     folder: RunFolder, inputs: RunInputs, checkpoints: Checkpoints, state: TrainState, ended: Ended, num_steps: int
 ) -> None:
-    """Make ``final/`` from the last checkpoint, or the best one, and the plot."""
+    """Make ``final/`` from the last checkpoint, or the best one, and the plot.
+
+    Raises:
+        CheckpointError: the best checkpoint is wanted, and is gone or damaged.
+    """
     best = state.best_step if inputs.config.train.load_best_model_at_end else None
     step = ended.step if best is None else best
+    if best is not None:
+        try:
+            read_checkpoint(checkpoints.path(best))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. It had the lowest validation loss, and train.load_best_model_at_end asks for it: set it to "
+                "false and go on with --resume to get the last step's model"
+            ) from error
     rows = read_metrics(folder.path / "metrics.jsonl")  # also of what was done before this process
     outcome = Outcome(ended.step, num_steps, step, _last(rows, "loss"), _last(rows, "eval_loss"), state.best_loss)
     facts = {name: value for name, value in inputs.provenance().items() if name.endswith("fingerprint")}
