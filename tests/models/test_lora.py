@@ -7,6 +7,7 @@ from tests.training import make_base
 from understudy.errors import ConfigError
 from understudy.models.load import load_model
 from understudy.models.lora import LoraSettings, add_adapter, continue_adapter, load_adapter
+from understudy.models.tiny import tiny_model
 
 IDS = torch.arange(12)[None]
 
@@ -40,6 +41,14 @@ def test_layers_can_be_chosen_by_name_and_by_expression(base) -> None:
 def test_layers_can_be_trained_whole_beside_the_adapter(base) -> None:
     names = trained(add_adapter(load_model(base), LoraSettings(r=2, modules_to_save=["embed_tokens"])))
     assert any("embed_tokens" in name for name in names)
+
+
+def test_an_adapter_on_tied_embeddings_is_refused_because_it_could_not_be_merged(base) -> None:
+    settings = LoraSettings(r=2, target_modules=["q_proj", "embed_tokens"])
+    with pytest.raises(ConfigError, match=r"embeddings are its output layer too.*modules_to_save"):
+        add_adapter(load_model(base), settings)
+    untied = tiny_model("qwen3", vocab_size=400, tie_word_embeddings=False)
+    assert any("embed_tokens" in name for name in trained(add_adapter(untied, settings)))
 
 
 def test_equal_seeds_give_equal_adapters(base) -> None:

@@ -45,7 +45,7 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0
     """Return the model with a new adapter whose output is zero; everything else is frozen.
 
     Raises:
-        ConfigError: no layer is called what `target_modules` names.
+        ConfigError: no layer is called what `target_modules` names, or they are embeddings tied to the output layer.
         MissingDependency: PEFT is not installed.
     """
     peft = require_peft("LoRA")
@@ -67,9 +67,11 @@ def add_adapter(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         try:
-            return peft.get_peft_model(model, config)
+            adapted = peft.get_peft_model(model, config)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"lora: PEFT refuses these settings: {' '.join(str(error).split())[:300]}") from error
+    _check_embeddings(adapted)
+    return adapted
 
 
 def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool = False) -> PeftModel:
@@ -118,6 +120,16 @@ def continue_adapter(model: PreTrainedModel, folder: str | Path, settings: LoraS
 
 def _trained_names(model: PeftModel) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _check_embeddings(model: PeftModel) -> None:
+    """Refuse an adapter on embeddings that are the output layer too: merged, it would change both."""
+    base = model.get_base_model()
+    if base.config.get_text_config().tie_word_embeddings and hasattr(base.get_input_embeddings(), "base_layer"):
+        raise ConfigError(
+            "lora.lora_target_modules: this model's embeddings are its output layer too, so an adapter on them alone "
+            "could not be merged; leave them out, or train them whole through modules_to_save"
+        )
 
 
 @contextmanager
