@@ -5,7 +5,7 @@ once, so none of them sees what the others are just doing. An agent's turn lasts
 tools it gets their results and acts again.
 
 Who sees what: an agent observes what was put before it with `tell`, and nothing else. What comes in while others act
-waits until it is the agent's turn. What agents of a group say waits until all of the group have ended their turn, so who
+waits until it is the agent's turn. What agents of a group say waits until all of the group have ended their turn: who
 calls tools does not hear the others before it has spoken itself.
 """
 
