@@ -293,6 +293,22 @@ def test_nothing_is_written_over_and_nothing_left_is_said(tmp_path: Path) -> Non
         curate(config_from_dict(CurateConfig, {"path": source, "output_dir": str(tmp_path / "out")}), overwrite=True)
 
 
+def test_nothing_of_an_earlier_curation_stays_beside_what_replaces_it(tmp_path: Path) -> None:
+    episodes = [episode(n) for n in range(8)]
+    run(tmp_path, episodes, validation_split=0.25)
+    folder = tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"train\.jsonl: exists already"):
+        run(tmp_path, episodes, output_format="parquet")
+    run(tmp_path, episodes, output_format="parquet", overwrite=True)
+    assert sorted(path.name for path in folder.iterdir() if "train" in path.name or "valid" in path.name) == [
+        "train.parquet",
+        "train_stats.json",
+    ]
+    config = {"path": str(folder / "train.parquet"), "output_dir": str(folder)}
+    with pytest.raises(ConfigError, match="one of the files to read"):
+        curate(config_from_dict(CurateConfig, config), overwrite=True)
+
+
 def test_a_task_is_told_by_what_is_known_of_it() -> None:
     assert task_of(episode(0, task={"a": 1, "b": 2})) == task_of(episode(9, task={"b": 2, "a": 1}))
     bare = replace(episode(0), task=None)

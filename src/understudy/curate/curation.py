@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from understudy.config import dump_config
 from understudy.errors import ConfigError, did_you_mean
@@ -19,6 +20,8 @@ from .rules import Candidate, Encode, RuleReport, apply_rules, held_out_tasks, r
 from .statistics import EpisodeStatistics
 
 REPORT = "curation_stats.json"
+
+OUTPUT_FORMATS = get_args(CurateConfig.model_fields["output_format"].annotation)
 
 Chosen = dict[int, tuple[int, ...]]
 """Which trajectories are kept, by the episode's position in the data."""
@@ -67,7 +70,7 @@ def curate(
     names = ["train"] + ["validation"] * bool(config.validation_split)
     targets = {name: folder / f"{name}.{config.output_format}" for name in names}
     sources = _sources(config)
-    _check_sources(sources, targets.values(), overwrite=overwrite)
+    _check_sources(sources, {*targets.values(), *_earlier_files(folder)}, overwrite=overwrite)
     encode = _encoder(config)
     num_relabelled = 0
     if config.hindsight:
@@ -90,6 +93,10 @@ def curate(
         name = "validation" if candidate.task in held_out else "train"
         parts[name][candidate.index] = candidate.trajectories
     folder.mkdir(parents=True, exist_ok=True)
+    # What this curation does not write again would be read with it, or for its own: as what it has held out.
+    for stale in _earlier_files(folder).difference(targets.values(), [folder / RELABELLED] * config.hindsight):
+        stale.unlink()
+        _stats_path(stale).unlink(missing_ok=True)
     for name, target in targets.items():
         _write(sources, target, parts[name], watch)
     result = CurateResult(
@@ -131,17 +138,27 @@ def _write(sources: list[Source], target: Path, chosen: Chosen, watch: Watch) ->
 
     write_episodes(target, kept(), "native")
     stats = json.dumps(statistics.report(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(target.with_name(f"{target.name.partition('.')[0]}_stats.json"), stats + "\n")
+    write_atomically(_stats_path(target), stats + "\n")
+
+
+def _stats_path(target: Path) -> Path:
+    return target.with_name(f"{target.name.partition('.')[0]}_stats.json")
+
+
+def _earlier_files(folder: Path) -> set[Path]:
+    """Return the files of episodes that an earlier curation has left, of whatever kind."""
+    names = [f"{name}.{kind}" for name in ("train", "validation") for kind in OUTPUT_FORMATS]
+    return {path for path in (folder / name for name in [*names, RELABELLED]) if path.exists()}
 
 
 def _check_sources(sources: list[Source], targets: Iterable[Path], *, overwrite: bool) -> None:
     files = [file for paths, _ in sources for file in list_files(paths)]
     if "-" in files:
         raise ConfigError("path: standard input cannot be read twice; save it to a file first")
-    for target in targets:
+    for target in sorted(targets):
         if target.exists() and any(target.samefile(file) for file in files):
             raise ConfigError(f"{target}: is one of the files to read; name another output_dir")
-        if target.exists() and not overwrite:
+        if target.exists() and not overwrite and target.name != RELABELLED:
             raise ConfigError(f"{target}: exists already; --overwrite replaces it")
 
 
