@@ -21,6 +21,7 @@ from understudy.curate.rules import (
     ReplayBuffer,
     apply_rules,
     held_out_tasks,
+    rules_of,
     summarise,
     task_of,
 )
@@ -261,6 +262,14 @@ def test_rules_follow_each_other_in_the_configs_order(tmp_path: Path) -> None:
     ]  # fmt: skip
     for before, after in zip(result.rules, result.rules[1:], strict=False):
         assert after.num_before == before.num_kept
+
+
+def test_all_rules_are_applied_in_the_order_in_which_the_config_lists_them() -> None:
+    given = dict.fromkeys(("deduplicate", "only_success"), True) | {"agent_ratios": {"a": 1}, "model": "tokenizer"}
+    numbers = ("min_reward_threshold", "min_turns", "max_turns", "max_characters", "max_tokens", "best_of_n")
+    given |= dict.fromkeys((*numbers, "max_trajectories", "replay_buffer_size"), 1)
+    names = [rule.name for rule in rules_of(CurateConfig(path="in", output_dir="out", **given))]
+    assert names == [name for name in CurateConfig.model_fields if name in {*given, "drop_errors"} - {"model"}]
 
 
 def test_the_folder_says_what_was_done(tmp_path: Path) -> None:

@@ -74,14 +74,14 @@ class CurateConfig(ConfigModel):
     max_trajectories: int | None = Field(None, ge=1)
     """Keep at most so many episodes, drawn at random."""
 
+    replay_buffer_size: int | None = Field(None, ge=1)
+    """Keep at most so many episodes, the newest: those of `path` after those of `replay_path`. Where tasks are held
+    out, that share of the number is theirs."""
+
     agent_ratios: dict[str, float] = Field(default_factory=dict)
     """Balance the agents' trajectories: so many of one for so many of another, `{planner: 1, solver: 2}`. As many are
     kept as these ratios allow, drawn at random, and one at least of each agent that has any; 0 leaves an agent out.
     Name all agents of the data. An agent that has none left after the rules before does not hold the others down."""
-
-    replay_buffer_size: int | None = Field(None, ge=1)
-    """Keep at most so many episodes, the newest: those of `path` after those of `replay_path`. Where tasks are held
-    out, that share of the number is theirs."""
 
     validation_split: float = Field(0.0, ge=0, lt=1)
     """Share of the tasks that is held out, one at least. All episodes of a task stay on one side."""
