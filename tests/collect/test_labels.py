@@ -208,6 +208,9 @@ def test_only_the_learners_agents_are_labelled(tmp_path: Path) -> None:
         labels = {t.agent: sum(turn.is_label for turn in t.turns) for t in episode.trajectories}
         assert labels["planner"] == 0
         assert labels["solver"] > 0
+    everybody = {"planner": {"name": "expert"}, "solver": {"name": "random"}}
+    with pytest.raises(ConfigError, match="labeler: labels what policy does, and policies names who plays planner, so"):
+        collect(CollectConfig(**config.model_dump() | {"policies": everybody, "output_dir": str(tmp_path / "none")}))
 
 
 def test_tasks_go_on_where_another_collection_ended_and_begin_again_with_other_seeds(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def make_policies(config: CollectConfig, agents: tuple[str, ...]) -> dict[str, P
     """Return the policy of each agent; agents that share a section share one object.
 
     Raises:
-        ConfigError: an agent has none, or a policy is for an agent that does not exist.
+        ConfigError: an agent has none, a policy is for an agent that does not exist, or nobody is left to be labelled.
     """
     strangers = sorted(set(config.policies) - set(agents))
     if strangers:
@@ -155,6 +155,10 @@ def make_policies(config: CollectConfig, agents: tuple[str, ...]) -> dict[str, P
             raise ConfigError(f"agent {agent!r} has no policy: add policies.{agent}, or policy for all")
         shared = shared or _labelled(make_component("policies", config.policy), config)
         policies[agent] = shared
+    if config.labeler is not None and shared is None:
+        raise ConfigError(
+            f"labeler: labels what policy does, and policies names who plays {', '.join(agents)}; leave one of them out"
+        )
     return policies
 
 
