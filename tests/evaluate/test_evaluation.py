@@ -132,7 +132,7 @@ def test_episodes_of_weights_that_have_changed_are_not_taken_for_the_new_ones(ba
     ("fields", "message"),
     [
         ({"environment": {"name": "mth"}}, "Did you mean 'math'"),
-        ({"num_tasks": 5000}, "the test split has 1,000 tasks"),
+        ({"num_tasks": 5000}, r"the test split has 1,000 tasks.*of an evaluation num_tasks"),
         ({"k": [1, 4]}, "pass@4 needs samples_per_task: 4 or more"),
         ({"k": [2, 1], "samples_per_task": 2}, "in rising order"),
         ({"environment": None}, "give environment"),

@@ -91,7 +91,8 @@ class Plan(Sequence[Play]):
         if config.num_episodes > most:
             raise ConfigError(
                 f"num_episodes is {config.num_episodes:,}, but the {config.split} split has {len(self._tasks):,} tasks "
-                f"and each is played {per_task} times; lower num_episodes, raise samples_per_task, or make more tasks "
+                f"and each is played {per_task} times; lower num_episodes (of an evaluation num_tasks), raise "
+                f"samples_per_task, or make more tasks "
                 f"({_more_tasks(self._tasks, config.split, math.ceil(config.num_episodes / per_task))})"
             )
         return config.num_episodes
