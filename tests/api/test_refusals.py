@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training import metrics, train
+import understudy
+from tests.training import WEATHER, config, metrics, train
 from understudy.errors import ConfigError, MissingDependency, RenderError, TrainError, UnderstudyError
+from understudy.models.tiny import train_tokenizer
 from understudy.train.engines.local import LocalEngine
 
 
@@ -88,6 +90,14 @@ def test_an_optimiser_that_is_not_installed_is_named(base, tmp_path) -> None:
             train(base, tmp_path / "run", train={"optim": "adamw_8bit"})
     else:
         assert train(base, tmp_path / "run", train={"optim": "adamw_8bit"}).step == 6
+
+
+def test_a_tokenizer_that_writes_ids_beyond_the_models_embeddings_is_refused_with_the_row(base, tmp_path) -> None:
+    train_tokenizer([WEATHER.read_text()], vocab_size=900).save_pretrained(tmp_path / "tokenizer")
+    settings = config(base, tmp_path / "run", model={"tokenizer": str(tmp_path / "tokenizer")})
+    for start in (understudy.train, understudy.dry_run):
+        with pytest.raises(ConfigError, match=r"weather.jsonl:\d+: token id \d+ is beyond the model's 400 embeddings"):
+            start(settings)
 
 
 def test_a_model_without_a_chat_template_is_refused(base, tmp_path) -> None:

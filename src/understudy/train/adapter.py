@@ -124,6 +124,11 @@ class ModelAdapter:
         return self.backbone.get_input_embeddings().weight.device
 
     @property
+    def num_embeddings(self) -> int:
+        """How many token ids the model knows."""
+        return min(len(self.backbone.get_input_embeddings().weight), len(self.head.weight))
+
+    @property
     def head(self) -> Head:
         """How the model makes logits; holds the model's own parameters."""
         layer = _active_layer(self.causal_lm.get_output_embeddings())

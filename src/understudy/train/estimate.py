@@ -15,7 +15,7 @@ from .data import PreparedData
 from .inputs import RunInputs
 from .launch import world_size
 from .loss import LOGITS_BYTES
-from .setup import check_fits, examples_per_step, lora_settings, make_planner
+from .setup import check_fits, check_vocabulary, examples_per_step, lora_settings, make_planner
 
 NUM_PLANNED_STEPS = 20
 
@@ -82,6 +82,7 @@ def describe(inputs: RunInputs) -> DryRun:
     check_fits(inputs.data, config.train)
     plans = _plan(inputs.data, config.train)
     model = _empty_model(inputs)
+    check_vocabulary(inputs.data, len(model.get_input_embeddings().weight))
     num_parameters = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return DryRun(

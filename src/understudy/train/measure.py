@@ -8,7 +8,7 @@ from .adapter import ModelAdapter
 from .engines.local import LocalEngine
 from .inputs import RunInputs
 from .self_check import check_losses
-from .setup import check_fits, make_runner, with_possible_layout
+from .setup import check_fits, check_vocabulary, make_runner, with_possible_layout
 from .stats import StepStats
 from .trainer import Evaluator
 
@@ -26,11 +26,12 @@ def measure(inputs: RunInputs, model: nn.Module) -> StepStats:
 
     Raises:
         TrainError: the model cannot be measured, or trees do not give it the losses of separate rows.
-        ConfigError: a row does not fit a batch, and the model cannot take trees.
+        ConfigError: a row does not fit a batch, and the model cannot take trees; or a token id is not the model's.
     """
     adapter = ModelAdapter(model)
     settings = with_possible_layout(adapter, inputs.config.train)
     check_fits(inputs.data, settings)
+    check_vocabulary(inputs.data, adapter.num_embeddings)
     runner, backend = make_runner(adapter, settings)
     if backend is not None:
         check_losses(adapter, backend, inputs.data.validation[0].examples[0])

@@ -32,6 +32,7 @@ from .resume import check_same_run, run_facts
 from .self_check import self_check
 from .setup import (
     check_fits,
+    check_vocabulary,
     examples_per_step,
     load_trainable,
     make_engine,
@@ -133,6 +134,7 @@ def _build(
     adapter = ModelAdapter(model)
     settings = with_possible_layout(adapter, inputs.config.train)
     check_fits(data, settings)
+    check_vocabulary(data, adapter.num_embeddings)
     _check_space(model, checkpoints.folder)
     planner, sampler, num_steps = make_planner(data, settings, world_size())
     runner, backend = make_runner(adapter, settings)

@@ -112,6 +112,23 @@ def check_fits(data: PreparedData, config: TrainSection) -> None:
         )
 
 
+def check_vocabulary(data: PreparedData, num_embeddings: int) -> None:
+    """Refuse token ids that the model has no embedding for: they are of another model's tokenizer.
+
+    Raises:
+        ConfigError: names the first row with one.
+    """
+    for source in (*data.train, *data.validation):
+        for example in source.examples:
+            largest = max(int(example.ids.max()), int(example.label.max()))
+            if largest >= num_embeddings:
+                raise ConfigError(
+                    f"{example.name}: token id {largest:,} is beyond the model's {num_embeddings:,} embeddings; set "
+                    "model.tokenizer to the tokenizer that the model was trained with (recorded ids are that of the "
+                    "model that wrote them)"
+                )
+
+
 def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | None, device: torch.device) -> nn.Module:
     """Return the model to train, on its device: new, or as a checkpoint left it.
 
