@@ -100,6 +100,17 @@ def test_a_tokenizer_that_writes_ids_beyond_the_models_embeddings_is_refused_wit
             start(settings)
 
 
+def test_trained_weights_in_float16_are_refused_where_the_loss_is_scaled(base, tmp_path) -> None:
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(base).save_pretrained(half)
+    whole = {"lora_r": 2, "modules_to_save": ["embed_tokens"]}
+    for changes in ({"model": {"dtype": "float16"}}, {"lora": whole}):
+        with pytest.raises(ConfigError, match=r"embed_tokens.*is in float16; set model.dtype: float32"):
+            train(half, tmp_path / "run", train={"fp16": True, "max_steps": 1}, **changes)
+    assert train(half, tmp_path / "run", train={"fp16": True, "max_steps": 1}).step == 1
+
+
 def test_a_model_without_a_chat_template_is_refused(base, tmp_path) -> None:
     bare = tmp_path / "bare"
     AutoModelForCausalLM.from_pretrained(base).save_pretrained(bare)

@@ -136,7 +136,7 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
         base: the model that the run starts from; adapters stand on it. It may be an adapter, that is trained on.
 
     Raises:
-        ConfigError: it cannot be loaded, or the adapter does not fit it.
+        ConfigError: it cannot be loaded, the adapter does not fit it, or its weights are not for a scaled loss.
     """
     from understudy.models.export import whole_model
     from understudy.models.load import load_model
@@ -160,12 +160,24 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
             model = add_adapter(model, lora_settings(config.lora), seed=config.train.seed)
         else:
             model = load_adapter(model, checkpoint, trainable=True)
+    if config.train.fp16:
+        _check_scalable(model)
     model.train()
     if config.train.gradient_checkpointing:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version that is supported
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def _check_scalable(model: nn.Module) -> None:
+    """Refuse trained weights in float16: their gradients cannot be brought back from a scaled loss."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and str(parameter.dtype) == "torch.float16":
+            raise ConfigError(
+                f"train.fp16 scales the loss, for which trained weights must be in float32, but {name} is in float16; "
+                "set model.dtype: float32"
+            )
 
 
 def lora_settings(config: LoraSection) -> Any:
