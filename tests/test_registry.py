@@ -58,4 +58,4 @@ def test_arguments_are_checked_before_the_component_is_made() -> None:
     with pytest.raises(ConfigError, match=r"math has no argument 'max_operand_'\. Did you mean 'max_operand'"):
         registry.create("environments", "math", {"max_operand_": 3})
     with pytest.raises(ConfigError, match="It takes none"):
-        registry.create("policies", "random", {"seed": 3})
+        registry.create("policies", "expert", {"seed": 3})
