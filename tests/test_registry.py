@@ -59,3 +59,31 @@ def test_arguments_are_checked_before_the_component_is_made() -> None:
         registry.create("environments", "math", {"max_operand_": 3})
     with pytest.raises(ConfigError, match="It takes none"):
         registry.create("policies", "expert", {"seed": 3})
+
+
+def rows(count: int, names: tuple[str, str] = ("a", "b"), *, fail: Path | None = None) -> list[str]:
+    if fail is not None:
+        raise TypeError("of its own")
+    return list(names) * (count + 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("grid", {"size": "big"}, "grid: size is 'big': input should be a valid integer"),
+        ("search", {"num_hops": 3}, "search: num_hops is 3: input should be a valid array"),
+        ("debate", {"turn_order": [1]}, r"debate: turn_order\[0\] is \[1\]"),
+        ("tools", {"kinds": [["cancel"]]}, r"tools: kinds\[0\] is"),
+        (f"{__name__}:rows", {"count": "3"}, "rows: count is '3': input should be a valid integer"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(name: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        registry.create("environments", name, arguments)
+
+
+def test_what_goes_wrong_within_a_component_is_not_taken_for_its_arguments() -> None:
+    name = f"{__name__}:rows"
+    assert registry.create("environments", name, {"count": 1, "names": ["c", "d"]}) == ["c", "d"]
+    with pytest.raises(TypeError, match="of its own"):
+        registry.create("environments", name, {"count": 1, "fail": Path("x")})

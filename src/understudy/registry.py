@@ -10,12 +10,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from .errors import ConfigError, did_you_mean
 
@@ -95,7 +98,8 @@ def create(family: str, name: str, arguments: Mapping[str, Any] | None = None) -
     """Make the component called `name` with keyword arguments, as a config gives them.
 
     Raises:
-        ConfigError: the name is unknown, an argument is unknown or missing, or the component refuses one.
+        ConfigError: the name is unknown, an argument is unknown, missing or of a wrong type, or the component refuses
+            one.
     """
     component = load(family, name)
     parameters = inspect.signature(component).parameters.values()
@@ -112,7 +116,35 @@ def create(family: str, name: str, arguments: Mapping[str, Any] | None = None) -
     missing = sorted(required - set(given))
     if missing:
         raise ConfigError(f"{name} needs the argument {missing[0]!r}")
-    return component(**given)
+    try:
+        return component(**given)
+    except (TypeError, AttributeError) as error:
+        problem = _first_of_wrong_type(component, given)
+        if problem is None:
+            raise
+        raise ConfigError(f"{name}: {problem}") from error
+
+
+def _first_of_wrong_type(component: Any, given: Mapping[str, Any]) -> str | None:
+    """Say which argument does not fit its type hint, and what would; None where all that have hints do, or none has.
+
+    Asked only once a component has failed: whatever a component takes is for it to say.
+    """
+    try:
+        hints = get_type_hints(component.__init__ if inspect.isclass(component) else component)
+    except (NameError, TypeError, AttributeError):  # hints that only a type checker can follow
+        return None
+    for key, value in given.items():
+        try:
+            # As JSON, where a list also stands for a tuple; strictly, because 3 and "3" differ.
+            TypeAdapter(hints[key]).validate_json(json.dumps(value), strict=True)
+        except (KeyError, TypeError, PydanticSchemaGenerationError):  # no hint, no JSON, or a hint of no such type
+            continue
+        except ValidationError as error:
+            said = error.errors()[0]
+            place = "".join(f"[{part}]" for part in said["loc"] if isinstance(part, int))
+            return f"{key}{place} is {value!r:.100}: {said['msg'][:1].lower()}{said['msg'][1:]}"
+    return None
 
 
 def _entry_points(family: str) -> dict[str, str]:
