@@ -114,6 +114,12 @@ def test_an_order_that_is_none_is_refused(order: Any, reason: str) -> None:
         Whispers(turn_order=order)
 
 
+@pytest.mark.parametrize("max_steps", [0, -3, "ten", True, 2.5])
+def test_a_limit_that_is_none_is_refused(max_steps: Any) -> None:
+    with pytest.raises(ConfigError, match="give a whole number from 1 up"):
+        Whispers(max_steps=max_steps)
+
+
 def test_those_act_who_are_to_act() -> None:
     with pytest.raises(EnvironmentFault, match="a are to act, not b"):
         run({"b": says("x")})

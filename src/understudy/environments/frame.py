@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from understudy.errors import EnvironmentFault
+from understudy.errors import ConfigError, EnvironmentFault
 from understudy.types import JSON, Message, ToolCall
 
 from .tasks import TaskSet, task_sizes
@@ -39,6 +39,9 @@ class TaskEnvironment(ABC, Generic[PlayType]):
         num_tasks: size of the task sets: one number for all splits, or a number for some (``{"train": 500}``).
         task_seed: other seeds draw other tasks, of the same splits.
         max_steps: the episode is truncated after so many steps.
+
+    Raises:
+        ConfigError: a size is no number from 0 up, or `max_steps` none from 1 up.
     """
 
     default_max_steps: ClassVar[int] = 30
@@ -50,6 +53,8 @@ class TaskEnvironment(ABC, Generic[PlayType]):
         self._task_seed = task_seed
         self._task_sets: dict[str, TaskSet] = {}
         self._max_steps = self.default_max_steps if max_steps is None else max_steps
+        if not isinstance(self._max_steps, int) or isinstance(self._max_steps, bool) or self._max_steps < 1:
+            raise ConfigError(f"max_steps is {max_steps!r}; give a whole number from 1 up")
         self._play: PlayType | None = None
 
     @abstractmethod
