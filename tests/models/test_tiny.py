@@ -39,7 +39,11 @@ def test_weights_start_as_large_as_the_width_asks_for_unless_told_otherwise() ->
 
 @pytest.mark.parametrize(
     ("architecture", "sizes", "message"),
-    [("qwem3", {}, "Did you mean 'qwen3'"), ("qwen3", {"hidden_size": 30}, "multiple of num_heads")],
+    [
+        ("qwem3", {}, "Did you mean 'qwen3'"),
+        ("qwen3", {"hidden_size": 30}, "multiple of num_heads"),
+        ("qwen3", {"hidden_size": 12}, "multiple of 8"),
+    ],
 )
 def test_what_does_not_fit_is_refused(architecture: str, sizes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
