@@ -149,6 +149,14 @@ def test_bad_settings_are_refused(arguments: dict) -> None:
         Tools(**arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"level": 5, "num_orders": [1, 1]}, {"level": 3, "num_orders": [1, 2], "num_requests": [1, 3]}]
+)
+def test_more_wishes_than_orders_are_refused_and_not_passed_over(arguments: dict) -> None:
+    with pytest.raises(ConfigError, match="each wish is for an order of its own; raise num_orders"):
+        Tools(**arguments)
+
+
 def test_with_an_open_book_look_ups_give_what_the_rules_hold() -> None:
     async def look_up(level: int, tool: str, **arguments: str) -> tuple[str, str]:
         environment = Tools(level=level, open_book=True)

@@ -65,7 +65,7 @@ class Tools(ToolEnvironment[ShopState]):
         num_tasks, task_seed, max_steps: see `ToolEnvironment`.
 
     Raises:
-        ConfigError: the level or a kind is unknown, or a range is empty.
+        ConfigError: the level or a kind is unknown, a range is empty, or there are more wishes than orders.
     """
 
     default_max_steps = 40
@@ -91,6 +91,12 @@ class Tools(ToolEnvironment[ShopState]):
             self.difficulty = replace(self.difficulty, num_orders=_checked_range("num_orders", num_orders, 10))
         if num_requests is not None:
             self.difficulty = replace(self.difficulty, num_requests=_checked_range("num_requests", num_requests, 5))
+        most_orders, most_requests = self.difficulty.num_orders[1], self.difficulty.num_requests[1]
+        if most_requests > most_orders:
+            raise ConfigError(
+                f"num_requests goes up to {most_requests} and num_orders up to {most_orders}, but each wish is for an "
+                "order of its own; raise num_orders, or lower num_requests"
+            )
         self._open_book = open_book
         super().__init__(num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
 
