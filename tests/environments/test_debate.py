@@ -194,6 +194,15 @@ def test_a_verdict_is_the_last_object_that_gives_both_their_points() -> None:
         assert read_points(text, sides) is None
 
 
+def test_more_speeches_than_the_usual_limit_allows_are_refused_and_not_cut_short() -> None:
+    with pytest.raises(
+        ConfigError, match="num_speeches is 16, which takes 32 steps, and max_steps is 30; give max_steps"
+    ):
+        Debate(num_speeches=16)
+    for arguments in ({"max_steps": 32}, {"turn_order": [["pro", "contra"]]}):
+        assert play(Debate(num_speeches=16, **arguments), 0, ExpertPolicy(), ExpertPolicy()).stop_reason == "judged"
+
+
 @pytest.mark.parametrize("arguments", [{"level": 4}, {"num_speeches": 0}, {"turn_order": ["pro", "contra", "pro"]}])
 def test_bad_settings_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -48,7 +48,8 @@ class Debate(MultiAgentEnvironment[DebateState]):
         num_tasks, task_seed, max_steps: see `MultiAgentEnvironment`.
 
     Raises:
-        ConfigError: the level is unknown, there are no speeches, or the sides do not speak equally often.
+        ConfigError: the level is unknown, there are no speeches or more than `max_steps` allows by default, or the
+            sides do not speak equally often.
     """
 
     agents = SIDES
@@ -78,7 +79,23 @@ class Debate(MultiAgentEnvironment[DebateState]):
         times = {side: sum(side in group for group in self.turn_order) for side in SIDES}
         if times[PRO] != times[CONTRA]:
             raise ConfigError(f"turn_order: pro speaks {times[PRO]} times and contra {times[CONTRA]}; make it equal")
+        num_steps = self._num_steps()
+        if max_steps is None and num_steps > self._max_steps:
+            raise ConfigError(
+                f"num_speeches is {self.difficulty.num_speeches}, which takes {num_steps} steps, and max_steps is "
+                f"{self._max_steps}; give max_steps too"
+            )
         self._judge = None if judge is None else EndpointJudge(config_from_dict(JudgeConfig, judge, source="judge"))
+
+    def _num_steps(self) -> int:
+        """Return how many steps a debate has in which nobody calls a tool."""
+        left = dict.fromkeys(SIDES, self.difficulty.num_speeches)
+        turn = 0
+        while any(num > 0 for num in left.values()):
+            for side in self.group(turn):
+                left[side] -= 1
+            turn += 1
+        return turn
 
     def group(self, turn: int) -> Group:
         """Return who speaks: both at once at the start where openings are made so, then the order."""
