@@ -149,6 +149,18 @@ def test_trajectories_that_are_too_long_are_dropped_and_counted(renderer) -> Non
     assert data.reports[0].lengths.num_dropped == 3
 
 
+@pytest.mark.parametrize("policy", ["error", "drop", "cut_turns"])
+def test_an_action_that_the_objective_does_not_train_makes_no_trajectory_too_long(renderer, policy: str) -> None:
+    whole = prepared(renderer, objective="world_model")
+    longest = max(example.longest_path + 1 for example in whole.train[0].examples)
+    limits = {"max_length": longest, "max_length_policy": policy}
+    held = prepared(renderer, objective="world_model", **limits)
+    assert held.fingerprint == whole.fingerprint
+    assert (held.reports[0].lengths.num_dropped, held.reports[0].lengths.num_cut) == (0, 0)
+    with pytest.raises(DataError, match=rf"{longest} tokens through the last trained one are more than"):
+        prepared(renderer, objective="world_model", max_length=longest - 1)
+
+
 def test_a_trajectory_that_is_too_long_is_refused_with_its_place_by_default(renderer) -> None:
     with pytest.raises(DataError, match=r"weather:\d.*more than max_length 50.*max_length_policy"):
         prepared(renderer, max_length=50)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, DataError, did_you_mean
 from understudy.types import Span, TokenTree
@@ -27,7 +31,7 @@ class LengthCounts:
 class LengthLimiter:
     """Hold trees to `max_length` tokens on every path.
 
-    A path's length counts through its last action or observation; what follows that is never computed. ``cut_turns``
+    A path's length counts through its last trained token; what follows that is never computed. ``cut_turns``
     takes the supervision off every action and observation that does not end within the limit, so a cut never falls
     inside one, and what then follows the last supervised token is not computed. Short paths of the same tree stay
     whole.
@@ -52,8 +56,14 @@ class LengthLimiter:
         self._policy = policy
         self.counts = LengthCounts()
 
-    def apply(self, tree: TokenTree, name: str = "") -> TokenTree | None:
+    def apply(
+        self, tree: TokenTree, name: str = "", *, trained: Callable[[], NDArray[np.bool_]] | None = None
+    ) -> TokenTree | None:
         """Return the tree that may be trained; None when it is dropped or nothing of it fits.
+
+        Args:
+            trained: says which tokens are trained ([T]), and is asked only where a longer path hangs on it; None for
+                all of all actions and observations.
 
         Raises:
             DataError: the tree is too long and the policy is ``error``.
@@ -61,11 +71,13 @@ class LengthLimiter:
         self.counts.num_seen += 1
         limit = self._max_length
         longest = max((span.stop for _, spans in tree.sequences for span in spans), default=0)
+        if limit is not None and longest > limit and trained is not None:
+            longest = int(tree.depth[trained()].max(initial=-1)) + 1
         if limit is None or longest <= limit:
             return tree
         if self._policy == "error":
             raise DataError(
-                f"{longest} tokens through the last turn are more than max_length {limit}",
+                f"{longest} tokens through the last trained one are more than max_length {limit}",
                 field=name or None,
                 mend="raise max_length, or choose what to do: max_length_policy: drop or cut_turns",
             )

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from understudy.batching import Example, LengthCounts, LengthLimiter, Source, make_example
 from understudy.errors import ConfigError, DataError, RenderError, did_you_mean
 from understudy.objectives import Objective
 from understudy.rendering import Renderer
-from understudy.types import Episode, Trajectory
+from understudy.types import Episode, TokenTree, Trajectory
 
 from .data_config import DataSection
 
@@ -213,13 +214,20 @@ class _Preparation:
         report.refusals.update(str(refusal.code) for refusal in rendered.refusals)
         report.control_strings.update(found.text for found in rendered.control_strings)
         report.num_unlocated += rendered.num_unlocated_observations
-        tree = limiter.apply(rendered.tree, name)
+
+        def weigh(tree: TokenTree) -> dict[str, NDArray[np.float64]]:
+            try:
+                return self.objective.weigh(tree, trajectory, episode)
+            except DataError as error:
+                raise error.at(file=name) from error
+
+        def trained() -> NDArray[np.bool_]:
+            return np.any([*weigh(rendered.tree).values()], axis=0)
+
+        tree = limiter.apply(rendered.tree, name, trained=trained)
         if tree is None:
             return None
-        try:
-            example = make_example(tree, self.objective.weigh(tree, trajectory, episode), name=name)
-        except DataError as error:
-            raise error.at(file=name) from error
+        example = make_example(tree, weigh(tree), name=name)
         if example is None:
             report.num_unsupervised += 1
             return None
