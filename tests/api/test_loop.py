@@ -368,6 +368,7 @@ def test_a_loop_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     ("sections", "said"),
     [
         ({"loop": {"patiense": 1}}, "Did you mean 'loop.patience'"),
+        ({"loop": {"split": "test"}}, "loop.split and evaluate.split are both test: .* tasks that it was chosen by"),
         ({"loop": {"patience": 1}, "evaluate": None}, "loop.patience waits for better evaluations; give evaluate"),
         ({"loop": {"beta": [1.5]}}, "give chances from 0 to 1"),
         ({"loop": {"beta": [0.5]}}, "loop.beta is for labelled states; give collect.labeler"),

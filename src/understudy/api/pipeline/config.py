@@ -87,6 +87,11 @@ class RunConfig(ConfigModel):
         settings = self.loop or LoopSection()
         if settings.patience is not None and self.evaluate is None:
             raise ValueError("loop.patience waits for better evaluations; give evaluate")
+        if self.evaluate is not None and self.evaluate.split == settings.split:
+            raise ValueError(
+                f"loop.split and evaluate.split are both {settings.split}: the best iteration would be shown on the "
+                "tasks that it was chosen by; give another one"
+            )
         if settings.beta and self.collect.labeler is None:
             raise ValueError("loop.beta is for labelled states; give collect.labeler")
         if settings.beta and self.collect.beta:
