@@ -139,6 +139,10 @@ def test_episodes_of_weights_that_have_changed_are_not_taken_for_the_new_ones(ba
         ({"policy": None}, "give policy"),
         ({"policy": None, "policies": {"agent": skilled(1)}, "baseline": skilled(0)}, "plays in place of policy"),
         ({"baseline": "nowhere"}, "nowhere"),
+        (
+            {"environment": None, "policy": None, "loss": {"path": "x", "model": "m"}, "baseline": "nowhere"},
+            "is held against what is played; give environment",
+        ),
         ({"loss": {"data_path": "rows.jsonl"}}, "loss.model: name the model to measure"),
         ({"num_episodes": 4}, "num_episodes"),
     ],

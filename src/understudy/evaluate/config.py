@@ -156,6 +156,8 @@ class EvaluateConfig(ConfigModel):
             raise ValueError(f"pass@{self.k[-1]} needs samples_per_task: {self.k[-1]} or more")
         if isinstance(self.baseline, Component) and self.environment is not None and self.policy is None:
             raise ValueError("a baseline that is a policy plays in place of policy, which is not given")
+        if isinstance(self.baseline, str) and self.environment is None:
+            raise ValueError("a baseline that was played before is held against what is played; give environment")
         if isinstance(self.baseline, str) and self.baseline_policies:
             raise ValueError("the baseline was played before; leave out baseline_policies, or give it a policy")
         return self
