@@ -111,13 +111,33 @@ def test_equal_keys_never_stand_on_both_sides(keys: list[int], share: float, see
     words = [str(key) for key in keys]
     if len(set(words)) < 2:
         with pytest.raises(ConfigError):
-            _hold_out(words, share, seed, "data")
+            _hold_out(words, share, seed, "data", {})
         return
-    held_out = _hold_out(words, share, seed, "data")
+    held_out = _hold_out(words, share, seed, "data", {})
     chosen = {word for word, out in zip(words, held_out, strict=True) if out}
     assert chosen.isdisjoint({word for word, out in zip(words, held_out, strict=True) if not out})
     assert 0 < len(chosen) < len(set(words))
     assert abs(len(chosen) - share * len(set(words))) <= 1
+
+
+def test_a_task_of_several_sources_stands_on_one_side_of_the_split_in_all_of_them(renderer) -> None:
+    tasks = [replace(episode, task=number) for number, episode in enumerate(weather_episodes())]
+    others = [replace(episode, task=f"another {episode.task}") for episode in tasks]
+    sources = [source(tasks, "expert"), source(tasks[:5], "model"), source(others, "other")]
+    data = prepared(renderer, sources, validation_split=0.34, split_by=("task",))
+    expert, model, other = ({name.partition(":")[2] for name in names(s.examples)} for s in data.validation)
+    assert len(expert) == 2
+    assert model == expert & {"1", "2", "3", "4", "5"}
+    alone = prepared(renderer, sources[2:], validation_split=0.34, split_by=("task",))
+    assert {name.partition(":")[2] for name in names(alone.validation[0].examples)} == other
+
+
+def test_a_source_of_which_others_hold_out_everything_is_refused(renderer) -> None:
+    tasks = [replace(episode, task=number) for number, episode in enumerate(weather_episodes())]
+    held_out = names(prepared(renderer, [source(tasks)], validation_split=0.34).validation[0].examples)
+    same = [episode for n, episode in enumerate(tasks, start=1) if f"weather:{n}" in held_out]
+    with pytest.raises(ConfigError, match=r"all that source 'model' has is held out.*data.validation_path"):
+        prepared(renderer, [source(tasks), source(same, "model")], validation_split=0.34)
 
 
 def test_a_source_that_is_held_out_is_validated_on_and_not_trained_on(renderer) -> None:

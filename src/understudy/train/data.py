@@ -135,12 +135,13 @@ def prepare(
     validation: list[Source] = []
     reports: list[SourceReport] = []
     ratios: list[float] = []
+    sides: dict[str, bool] = {}
     for source in sources:
         examples, keys, report = preparation.read(source)
         _check_selection(source, report)
         held_out = [source.held_out] * len(examples)
         if config.validation_split and not source.held_out:
-            held_out = _hold_out(keys, config.validation_split, seed, source.name)
+            held_out = _hold_out(keys, config.validation_split, seed, source.name, sides)
         kept = [example for example, out in zip(examples, held_out, strict=True) if not out]
         held = [example for example, out in zip(examples, held_out, strict=True) if out]
         report.num_examples, report.num_held_out = len(kept), len(held)
@@ -256,8 +257,13 @@ def _split_key(episode: Episode, split_by: Sequence[str]) -> str:
     return json.dumps(values, sort_keys=True, default=str)
 
 
-def _hold_out(keys: Sequence[str], share: float, seed: int, name: str) -> list[bool]:
-    """Return for each example whether it is held out: a seeded draw of whole groups of equal keys."""
+def _hold_out(keys: Sequence[str], share: float, seed: int, name: str, sides: dict[str, bool]) -> list[bool]:
+    """Return for each example whether it is held out: a seeded draw of whole groups of equal keys.
+
+    Args:
+        sides: whether a key is held out, of the sources before this one; those keys stay where they are. This source's
+            are added.
+    """
     groups = list(dict.fromkeys(keys))
     if len(groups) < 2:
         raise ConfigError(
@@ -267,8 +273,15 @@ def _hold_out(keys: Sequence[str], share: float, seed: int, name: str) -> list[b
     num_held_out = min(max(round(share * len(groups)), 1), len(groups) - 1)
     words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], np.uint32)
     order = np.random.default_rng([seed, *words.tolist()]).permutation(len(groups))
-    chosen = {groups[index] for index in order[:num_held_out].tolist()}
-    return [key in chosen for key in keys]
+    num_to_draw = max(num_held_out - sum(sides.get(group, False) for group in groups), 0)
+    drawn = [groups[index] for index in order.tolist() if groups[index] not in sides]
+    sides |= dict.fromkeys(drawn[:num_to_draw], True) | dict.fromkeys(drawn[num_to_draw:], False)
+    if all(sides[group] for group in groups):
+        raise ConfigError(
+            f"data.validation_split: all that source {name!r} has is held out, because data.split_by cannot tell it "
+            "apart from what other sources hold out; validate on a file of its own (data.validation_path)"
+        )
+    return [sides[key] for key in keys]
 
 
 def _check_any(examples: Sequence[Example], report: SourceReport, objective: Objective) -> None:
