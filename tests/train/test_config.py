@@ -92,6 +92,13 @@ def test_sizes_of_a_tiny_model_are_refused_for_a_real_one() -> None:
         config_from_dict(TrainConfig, {"output_dir": "r", "model": {"path": "m", "hidden_size": 32}})
 
 
+def test_a_vocabulary_size_is_refused_beside_a_tokenizer_that_has_its_own() -> None:
+    with pytest.raises(ConfigError, match="vocab_size is for a tokenizer made of the data"):
+        config_from_dict(
+            TrainConfig, {"output_dir": "r", "model": {"tiny": "qwen3", "tokenizer": "t", "vocab_size": 400}}
+        )
+
+
 def test_the_rendering_section_is_the_server_profile_of_the_check_command() -> None:
     config = checked("rendering.template_arguments.enable_thinking=false", "rendering.on_refusal=skip")
     profile = config.rendering.profile()

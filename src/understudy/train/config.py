@@ -62,6 +62,8 @@ class ModelSection(ConfigModel):
         sizes = [name for name in ("vocab_size", "hidden_size", "num_layers") if getattr(self, name) is not None]
         if self.path is not None and sizes:
             raise ValueError(f"{', '.join(sizes)} can be chosen for a tiny model only")
+        if self.vocab_size is not None and self.tokenizer is not None:
+            raise ValueError("vocab_size is for a tokenizer made of the data; leave it out, or leave out tokenizer")
         return self
 
 
