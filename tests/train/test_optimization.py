@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
+from understudy.models.tiny import tiny_model
 from understudy.train.config import TrainSection
 from understudy.train.optimization import make_optimizer, make_scheduler, num_steps
 
@@ -31,6 +32,13 @@ def test_biases_and_norms_do_not_decay() -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3), (2, 4)]
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
+
+
+def test_the_biases_of_experts_do_not_decay_although_they_are_matrices() -> None:
+    network = tiny_model("gpt_oss", vocab_size=40, hidden_size=32)
+    held = {id(p) for p in make_optimizer(network, TrainSection(weight_decay=0.1)).param_groups[0]["params"]}
+    decayed = {name.rpartition(".")[2] for name, parameter in network.named_parameters() if id(parameter) in held}
+    assert decayed == {"weight", "gate_up_proj", "down_proj"}
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -13,15 +13,16 @@ from .config import TrainSection
 
 
 def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters. Those with one dimension (biases, norms) do not decay.
+    """Return AdamW over the trainable parameters. Biases, those of experts too, and norms do not decay.
 
     Raises:
         MissingDependency: the optimiser's package is not installed.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    decays = [parameter.ndim >= 2 and not name.endswith("bias") for name, parameter in trainable]
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for (_, p), decay in zip(trainable, decays, strict=True) if decay == wanted], "weight_decay": by}
+        for wanted, by in ((True, config.weight_decay), (False, 0.0))
     ]
     settings = {
         "lr": config.learning_rate,
