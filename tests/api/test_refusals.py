@@ -92,6 +92,15 @@ def test_an_optimiser_that_is_not_installed_is_named(base, tmp_path) -> None:
         assert train(base, tmp_path / "run", train={"optim": "adamw_8bit"}).step == 6
 
 
+def test_a_model_without_trees_is_not_told_that_they_could_cut_a_row(base, tmp_path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.config.attention_dropout = 0.1
+    model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"does not fit train.max_tokens_per_batch 50.* takes whole rows only$"):
+        train(tmp_path / "base", tmp_path / "run", train={"max_tokens_per_batch": 50})
+
+
 def test_a_tokenizer_that_writes_ids_beyond_the_models_embeddings_is_refused_with_the_row(base, tmp_path) -> None:
     train_tokenizer([WEATHER.read_text()], vocab_size=900).save_pretrained(tmp_path / "tokenizer")
     settings = config(base, tmp_path / "run", model={"tokenizer": str(tmp_path / "tokenizer")})

@@ -30,7 +30,7 @@ def measure(inputs: RunInputs, model: nn.Module) -> StepStats:
     """
     adapter = ModelAdapter(model)
     settings = with_possible_layout(adapter, inputs.config.train)
-    check_fits(inputs.data, settings)
+    check_fits(inputs.data, settings, takes_trees=settings is inputs.config.train)
     check_vocabulary(inputs.data, adapter.num_embeddings)
     runner, backend = make_runner(adapter, settings)
     if backend is not None:

@@ -133,7 +133,7 @@ def _build(
     model = load_trainable(inputs.config, inputs.base, found.path if found else None, device)
     adapter = ModelAdapter(model)
     settings = with_possible_layout(adapter, inputs.config.train)
-    check_fits(data, settings)
+    check_fits(data, settings, takes_trees=settings is inputs.config.train)
     check_vocabulary(data, adapter.num_embeddings)
     _check_space(model, checkpoints.folder)
     planner, sampler, num_steps = make_planner(data, settings, world_size())

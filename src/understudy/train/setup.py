@@ -95,8 +95,11 @@ def examples_per_step(config: TrainSection, world_size: int) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
 
 
-def check_fits(data: PreparedData, config: TrainSection) -> None:
+def check_fits(data: PreparedData, config: TrainSection, *, takes_trees: bool = True) -> None:
     """Refuse rows that are longer than a batch in the layouts that cannot cut them.
+
+    Args:
+        takes_trees: whether the model can have another layout than ``rows``.
 
     Raises:
         ConfigError: names the longest.
@@ -106,9 +109,10 @@ def check_fits(data: PreparedData, config: TrainSection) -> None:
     examples = [example for side in (data.train, data.validation) for source in side for example in source.examples]
     longest = max(examples, key=lambda example: example.longest_path)
     if longest.longest_path > config.max_tokens_per_batch:
+        other = " (train.layout: depth_first could cut it)" if takes_trees else ": this model takes whole rows only"
         raise ConfigError(
             f"{longest.name}: a row of {longest.longest_path:,} tokens does not fit train.max_tokens_per_batch "
-            f"{config.max_tokens_per_batch:,}; raise it or set data.max_length (train.layout: depth_first could cut it)"
+            f"{config.max_tokens_per_batch:,}; raise it or set data.max_length{other}"
         )
 
 
