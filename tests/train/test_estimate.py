@@ -29,6 +29,14 @@ def test_an_adapter_needs_gradients_and_moments_for_itself_only(base) -> None:
     assert found.num_trained < found.num_parameters / 5
 
 
+def test_the_frozen_layers_of_a_base_in_4_bits_are_counted_as_such(base) -> None:
+    whole, quantised = (estimate(base, lora={"lora_r": 2}, model={"load_in_4bit": bits}) for bits in (False, True))
+    network = AutoModelForCausalLM.from_pretrained(base)
+    layers = [module for name, module in network.model.named_modules() if isinstance(module, torch.nn.Linear)]
+    num_in_4bit = sum(layer.weight.numel() for layer in layers)
+    assert whole.memory.weights - quantised.memory.weights == pytest.approx(num_in_4bit * (4 - 0.516), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "smaller", [{"gradient_checkpointing": True}, {"bf16": True}, {"layout": "tree", "max_tokens_per_batch": 600}]
 )

@@ -20,6 +20,8 @@ from .setup import check_fits, check_vocabulary, examples_per_step, lora_setting
 NUM_PLANNED_STEPS = 20
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+# NF4 with double quantisation: 4 bits, 8 bits for each block of 64, 32 bits for each 256 blocks.
+_BYTES_IN_4BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Tensors of hidden width that a decoder layer keeps for its backward pass: the inputs of two norms and what they make,
 # queries, keys, values, the attention's output, the two residual sums.
 _HIDDEN_TENSORS_PER_LAYER = 10
@@ -141,14 +143,26 @@ def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate
     trained = [p for p in model.parameters() if p.requires_grad]
     num_trained = sum(p.numel() for p in trained)
     num_frozen = sum(p.numel() for p in model.parameters()) - num_trained
+    num_in_4bit = _num_in_4bit(model) if config.model.load_in_4bit else 0
     trained_bytes = 4 if config.lora is not None else weight_bytes  # PEFT holds adapters in float32
     moment_bytes = 1 if config.train.optim == "adamw_8bit" else trained_bytes
     return MemoryEstimate(
-        weights=num_frozen * weight_bytes + num_trained * trained_bytes,
+        weights=(num_frozen - num_in_4bit) * weight_bytes
+        + int(num_in_4bit * _BYTES_IN_4BIT)
+        + num_trained * trained_bytes,
         gradients=num_trained * trained_bytes,
         optimizer=2 * num_trained * moment_bytes,
         activations=_activations(config.train, text_config, plans, weight_bytes),
     )
+
+
+def _num_in_4bit(model: Any) -> int:
+    """Return how many weights `model.load_in_4bit` quantises: those of frozen linear layers but the output layer."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    linear = (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
+    return sum(layer.weight.numel() for layer in linear if not layer.weight.requires_grad)
 
 
 def _activations(config: TrainSection, model: Any, plans: StepPlans, weight_bytes: int) -> int:
