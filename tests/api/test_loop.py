@@ -290,6 +290,18 @@ def test_demonstrations_are_mixed_in_by_their_share(tmp_path: Path) -> None:
     assert any("demonstrations" in json.dumps(row) for row in rows)
 
 
+def test_a_teacher_that_is_a_model_too_may_give_the_demonstrations() -> None:
+    def read(teacher: str) -> RunConfig:
+        train = SMALL["train"] | {"model": {"path": "student"}}
+        collect = SMALL["collect"] | {"policy": {"name": "local", "arguments": {"model": teacher}}}
+        sections = {"loop": {}, "train": train, "collect": collect, "demonstrations": {"share": 0.5}}
+        return read_run_config(SMALL | sections | {"output_dir": "x"})
+
+    assert not read("teacher").is_played_by_model
+    with pytest.raises(ConfigError, match=r"demonstrations\.path: the first iteration is played by the model"):
+        read("student")
+
+
 def test_a_plain_run_mixes_demonstrations_in_too(tmp_path: Path, finished: LoopResult) -> None:
     rows = str(finished.folder / "iteration_01" / "curate" / "train.jsonl")
     config = small(tmp_path / "run", iterations=None, loop=None, evaluate=None, demonstrations={"path": rows})

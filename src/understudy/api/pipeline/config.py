@@ -103,8 +103,10 @@ class RunConfig(ConfigModel):
     @property
     def is_played_by_model(self) -> bool:
         """Whether the model that training starts from plays the first iteration."""
-        name = (self.loop or LoopSection()).policy.name
-        return self.collect is not None and self.collect.policy is not None and self.collect.policy.name == name
+        policy = self.collect.policy if self.collect is not None else None
+        if policy is None or self.train is None or policy.name != (self.loop or LoopSection()).policy.name:
+            return False
+        return policy.arguments.get("model") == self.train.model.path
 
     @property
     def stages(self) -> tuple[str, ...]:
