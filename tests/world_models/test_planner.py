@@ -41,6 +41,11 @@ def broken(rollout: ImaginedRollout) -> float:
     return 1 / 0
 
 
+def undecided(rollout: ImaginedRollout) -> float:
+    """A scorer that gives no number for the rollouts that go left."""
+    return float("nan") if rollout.messages[-rollout.num_imagined].text() == "left" else 1.0
+
+
 def local(model: str, **arguments: Any) -> dict[str, Any]:
     return {"name": "local", "arguments": {"model": model, "temperature": 1.0, "max_new_tokens": 8} | arguments}
 
@@ -123,6 +128,13 @@ def test_a_text_that_stands_for_success_can_be_the_scorer(model: str, tmp_path: 
 def test_a_broken_scorer_ends_its_episodes_and_no_more(model: str, tmp_path: Path) -> None:
     episodes = played(tmp_path / "out", planner(model, scorer=f"{HERE}:broken"), 2)
     assert ["the scorer failed: ZeroDivisionError" in str(episode.error) for episode in episodes] == [True] * 2
+
+
+def test_a_score_that_is_no_number_is_a_fault_and_not_passed_over(model: str, tmp_path: Path) -> None:
+    episodes = played(tmp_path / "out", planner(model, depth=1, scorer=f"{HERE}:undecided"), 4)
+    assert any("the scorer gave no number (nan)" in str(episode.error) for episode in episodes)
+    for _, _, turn in (found for episode in episodes for found in episode.turns()):
+        assert all(score == 1.0 for score in turn.annotations.get("planning", {}).get("scores", ()))
 
 
 def test_all_rollouts_are_over_when_a_fault_of_one_is_raised() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from understudy.environments import Environment, Observation
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, PolicyError
 from understudy.policies.base import Action, Context, ContextLengthExceeded, EpisodeStart, Policy, Usage
 from understudy.policies.nested import component_of, make_policy
 from understudy.types import JSON, Message
@@ -192,6 +193,8 @@ class _Imagination:
         num_imagined = len(messages) - len(context.messages)
         rollout = ImaginedRollout(messages, context.tools, self.task, num_imagined, num_actions, stop_reason)
         score = await self.scorer.score(rollout, self.environment, self.world_model)
+        if math.isnan(score):
+            raise PolicyError("the scorer gave no number (nan) for a rollout, so none can be the best")
         assert first is not None
         return _Scored(first, rollout, score, _total(usages))
 
