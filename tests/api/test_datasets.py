@@ -190,11 +190,25 @@ def test_a_parquet_folder_can_be_named(tmp_path) -> None:
         ({}, (), "there is no data"),
         ({"path": "x"}, ([],), "data is given twice"),
         ({"validation_split": 0.5}, ([], []), "validation data is given twice"),
+        ({"temperature": 2}, ([],), "data.temperature is for several sources, and train_dataset is one"),
     ],
 )
-def test_data_is_given_once(config: dict[str, Any], arguments: tuple[Any, ...], said: str) -> None:
+def test_data_is_given_once_and_a_mix_is_of_several(
+    config: dict[str, Any], arguments: tuple[Any, ...], said: str
+) -> None:
     with pytest.raises(ConfigError, match=said):
         open_sources(DataSection(**config), *arguments)
+
+
+def test_what_is_validated_on_may_have_a_format_of_its_own() -> None:
+    encoded = {
+        name: [get_format(name).encode(e).rows[0] for e in weather_episodes()] for name in ("sharegpt", "messages")
+    }
+    section = DataSection(format="sharegpt", validation_format="messages")
+    train, validation = open_sources(section, encoded["sharegpt"], encoded["messages"])
+    assert len(list(train.episodes)) == len(list(validation.episodes)) == 6
+    _, validation = open_sources(DataSection(format="sharegpt"), encoded["sharegpt"], encoded["sharegpt"])
+    assert len(list(validation.episodes)) == 6
 
 
 @pytest.mark.parametrize("dataset", [[1, 2], [object()], 5, [weather_episodes()[0], {"messages": []}]])

@@ -41,6 +41,8 @@ def open_sources(
     if eval_dataset is not None and config.holds_out:
         raise ConfigError("validation data is given twice: as eval_dataset, and in the config's data section")
     if train_dataset is not None:
+        if config.temperature is not None:
+            raise ConfigError("data.temperature is for several sources, and train_dataset is one; leave it out")
         source = _source("train_dataset", train_dataset, config.format, config.max_samples, config)
         sources = [replace(source, agents=config.agents, policies=config.policies)]
     else:
@@ -57,7 +59,8 @@ def open_sources(
         raise ConfigError("there is no data: set data.path, or data.sources")
     validation: EpisodeSource | None = None
     if eval_dataset is not None:
-        validation = _source("validation", eval_dataset, config.format, None, config)
+        given = config.format if config.validation_format == "auto" else config.validation_format
+        validation = _source("validation", eval_dataset, given, None, config)
     elif config.validation_path is not None:
         validation = _source("validation", config.validation_path, config.validation_format, None, config)
     if validation is not None:
