@@ -26,7 +26,7 @@ from understudy.curate.rules import (
     task_of,
 )
 from understudy.environments.relabelling import ORIGIN
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, DataError
 from understudy.formats import read_episodes, write_episodes
 from understudy.types import Episode, Trajectory
 
@@ -412,6 +412,20 @@ def test_hindsight_adds_failures_as_successes_and_counts_them(wandered: Path, tm
     assert ids(tmp_path / "more" / "relabelled.jsonl") == [e.id for e in added]
     again = curated("again", hindsight=True, environment=GRID, replay_path=str(more.train), deduplicate=True)
     assert again.num_train == more.num_train
+
+
+def test_hindsight_refuses_what_it_does_not_know_with_its_row(wandered: Path, tmp_path: Path) -> None:
+    def refused(episodes: list[Episode], environment: dict[str, Any]) -> str:
+        with pytest.raises(DataError) as caught:
+            run(tmp_path, episodes, hindsight=True, environment=environment)
+        return str(caught.value)
+
+    failed = [e for e in read_episodes(str(wandered)) if e.success is False][:2]
+    unknown = replace(failed[1], task=None, seed=None)
+    assert "in.jsonl:2: task: the episode has no task and no seed" in refused([failed[0], unknown], GRID)
+    other = refused(failed, {"name": "math"})
+    assert "in.jsonl:1: task: this is no task of Math" in other
+    assert "mend: name the environment of these episodes" in other
 
 
 def test_hindsight_needs_an_environment_that_can_say_what_was_reached(wandered: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from understudy import registry
 from understudy.environments import HasRelabelling
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, DataError, EnvironmentFault
 from understudy.formats import read_episodes, write_episodes
 from understudy.types import Episode
 
@@ -40,18 +40,39 @@ def write_relabelled(config: CurateConfig, target: Path, watch: Watch) -> int:
 
     Raises:
         ConfigError: the environment cannot be asked.
-        EnvironmentFault: an episode is not of this environment.
+        DataError: an episode is not of this environment, or says not which task was played.
     """
     environment = relabelling_environment(config)
+    reader = read_episodes(config.path, config.format)
     num = 0
 
     def relabelled() -> Iterator[Episode]:
         nonlocal num
-        for episode in watch(read_episodes(config.path, config.format), "relabelling"):
+        for episode in watch(reader, "relabelling"):
             if episode.success is False and episode.error is None:
-                for found in environment.relabel(episode):
+                for found in _relabelled(environment, episode, reader.place):
                     num += 1
                     yield found
 
     write_episodes(target, relabelled(), "native")
     return num
+
+
+def _relabelled(environment: HasRelabelling, episode: Episode, place: str) -> list[Episode]:
+    """Return an episode as plays of other tasks.
+
+    Args:
+        place: file and row, for errors.
+    """
+    if episode.task is None and episode.seed is None:
+        raise DataError(
+            "the episode has no task and no seed, so nobody knows what was played",
+            file=place,
+            field="task",
+            mend="leave out hindsight, or the rows that were not collected here",
+        )
+    try:
+        return environment.relabel(episode)
+    except EnvironmentFault as error:
+        mend = "name the environment of these episodes, with its arguments, or leave out hindsight"
+        raise DataError(str(error), file=place, field="task", mend=mend) from error
