@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -113,6 +113,14 @@ def failed(name: str, arguments: dict[str, Any], policy: Policy | None = None) -
     tasks = make(name, arguments).tasks("train")
     which = [Play(id=f"e{i}", environment=name, task=tasks[i], seed=i, split="train") for i in range(NUM)]
     return [episode for episode in play(name, arguments, policy, which) if not episode.success]
+
+
+def test_an_episode_of_no_known_split_becomes_none_of_a_held_out_task() -> None:
+    arguments = {"interface": "text"}
+    episodes = [replace(episode, split=None) for episode in failed("grid", arguments, MixturePolicy(0.3))]
+    found = [new for episode in episodes for new in make("grid", arguments).relabel(episode)]
+    assert len(found) > 5
+    assert {split_of(new.task) for new in found} == {"train"}
 
 
 @pytest.mark.parametrize(("name", "arguments", "policy", "fewest"), CASES)

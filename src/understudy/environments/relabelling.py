@@ -2,7 +2,8 @@
 
 An environment says which tasks an episode's actions may have solved. Here the actions are played again under such a
 task, so every message of the new episode is what the agent would have read, and success is what the environment says.
-A task of another split is never taken: training on it would leak what is held out.
+A task of another split is never taken, and of an episode of no known split none that is held out: training on it would
+leak it.
 
 That is honest only where the agent is told its goal, as it is in `grid`, `math` and `tools`. Where the goal is hidden
 (as in `function_gym`), a lucky guess would be shown as if the agent could have known.
@@ -36,7 +37,7 @@ def hindsight(environment: ToolEnvironment[Any], episode: Episode, tasks: Iterab
     saved = environment.snapshot()
     try:
         for task in tasks:
-            if episode.split is None or split_of(task) == episode.split:
+            if split_of(task) == (episode.split or "train"):
                 found = _played_again(environment, episode, task)
                 if found is not None:
                     return [found]
