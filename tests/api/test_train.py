@@ -93,6 +93,15 @@ def test_terms_and_sources_are_reported_apart(base, tmp_path) -> None:
     assert row["eval_loss"] == pytest.approx(loss)
 
 
+def test_a_term_that_nothing_in_the_data_has_is_told_of(base, tmp_path, caplog) -> None:
+    objective = {"name": "combined", "observation_roles": ["tols"]}
+    train(base, tmp_path / "run", objective=objective, train={"max_steps": 1})
+    assert "no token of the training data has a weight in world_model, so it trains nothing" in caplog.text
+    caplog.clear()
+    train(base, tmp_path / "other", objective={"name": "combined"}, train={"max_steps": 1})
+    assert "trains nothing" not in caplog.text
+
+
 def test_a_validation_file_is_reported_under_its_own_name(base, tmp_path) -> None:
     result = train(base, tmp_path / "run", data={"validation_path": str(WEATHER)}, train={"max_steps": 1})
     assert result.eval_loss is not None

@@ -68,7 +68,20 @@ def prepare_inputs(
             data = prepare(sources, renderer, objective, config.data, seed=seed, on_episode=progress.advance)
         for report in data.reports:
             _log_report(report)
+        for term in _terms_without_weight(objective, data):
+            log.warning("no token of the training data has a weight in %s, so it trains nothing", term)
     return RunInputs(config, base, tokenizer, objective, renderer, data)
+
+
+def _terms_without_weight(objective: Objective, data: PreparedData) -> list[str]:
+    """Return the objective's terms that are wanted and that no example to train on has a token for."""
+    examples = [example for source in data.train for example in source.examples]
+    terms = enumerate(objective.coefficients.items())
+    return [
+        term
+        for n, (term, coefficient) in terms
+        if coefficient and examples and not any(example.weights[n].any() for example in examples)
+    ]
 
 
 def _log_report(report: SourceReport) -> None:
