@@ -201,6 +201,24 @@ class Endless:
     async def close(self) -> None: ...
 
 
+class Unwritable(Endless):
+    """Says of every third episode something that is no JSON."""
+
+    async def reset(self, task: Any = None, *, seed: int | None = None) -> Any:
+        step = await super().reset(task, seed=seed)
+        step.observations["left"].info["what"] = {seed} if seed is not None and seed % 3 == 0 else seed
+        return step
+
+
+def test_an_episode_that_cannot_be_written_is_a_fault_and_the_others_are_kept(tmp_path: Path) -> None:
+    fields = {"environment": {"name": f"{__name__}:Unwritable"}, "policy": {"name": "random"}, "num_episodes": 7}
+    result = run(tmp_path / "out", **fields)
+    faulty = [episode for episode in episodes(result) if episode.error is not None]
+    assert (result.num_errors, [episode.seed for episode in faulty]) == (3, [0, 3, 6])
+    assert all("what happened cannot be written: the row cannot be written as JSON" in str(e.error) for e in faulty)
+    assert run(tmp_path / "out", **fields).num_played == 3
+
+
 def test_an_environment_without_tasks_is_played_by_seed_and_several_agents_have_their_policies(tmp_path: Path) -> None:
     endless = {"name": f"{__name__}:Endless"}
     with pytest.raises(ConfigError, match="has no task set"):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from understudy.collect import Play, play_episode
 from understudy.collect.recorder import Recorder
 from understudy.environments import Observation, Reward, Score, Step
 from understudy.errors import ConfigError, EnvironmentFault
+from understudy.formats.native import Native
 from understudy.policies import Action, Context, ContextLengthExceeded, EpisodeStart, Policy, Usage
 from understudy.rendering import Renderer
 from understudy.types import Episode, Message, SampledTokens, Tool
@@ -209,6 +213,34 @@ def test_a_fault_of_the_environment_is_an_error_and_leaves_success_unknown(steps
     assert episode.trajectories[0].success is None
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (Step(terminated=True, rewards={"agent": Reward(NAN)}), "step: .* a reward of agent 'agent' is nan"),
+        (Step(terminated=True, rewards={"agent": Reward("much")}), "a reward of agent 'agent' is 'much', which is no"),
+        (
+            Step(terminated=True, rewards={"agent": Reward(1, {"fit": NAN})}),
+            "reward component 'fit' of agent 'agent' is",
+        ),
+        (Step(terminated=True, success={"agent": "yes"}), "the success of agent 'agent' is 'yes', which is neither"),
+    ],
+)
+def test_an_outcome_that_is_none_is_a_fault_of_its_episode_and_of_no_other(end: Step, error: str) -> None:
+    episode = play(Told(asks(), end))
+    assert re.search(error, episode.error or "")
+    assert (episode.reward, episode.success) == (None, None)
+
+
+def test_an_outcome_may_be_numpys() -> None:
+    rewards = {"agent": Reward(np.float32(0.5), {"fit": np.int64(2)})}
+    episode = play(Told(asks(), Step(terminated=True, rewards=rewards, success={"agent": np.bool_(True)})))
+    assert (episode.reward, episode.success, type(episode.reward)) == (0.5, True, float)
+    assert Native().decode(json.loads(json.dumps(Native().write_row(episode))), id="x")[0] == episode
+
+
 def test_what_happened_before_a_fault_is_kept() -> None:
     rewarded = Step(observations={"agent": Observation((user("b"),))}, rewards={"agent": Reward(1.0)})
     trajectory = play(Told(asks("a"), rewarded, OSError("gone"))).trajectories[0]
@@ -300,6 +332,10 @@ def test_a_judge_that_fails_is_no_failure_of_the_agent() -> None:
     end = Step(terminated=True, success={"agent": False})
     episode = play(Judged(TimeoutError("no judge"), asks(), end))
     assert (episode.error, episode.success) == ("environment.score: TimeoutError: no judge", None)
+    for score in (Score(NAN), Score(1.0, "yes")):
+        episode = play(Judged(score, asks(), end))
+        assert (episode.error or "").startswith("environment.score: EnvironmentFault: the ")
+        assert (episode.reward, episode.success) == (None, None)
 
 
 def two(a: str | None, b: str | None, **fields: Any) -> Step:

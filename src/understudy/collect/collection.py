@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from understudy import registry
 from understudy.config import Component, dump_config, read_document
 from understudy.environments import Environment
-from understudy.errors import CollectError, ConfigError
+from understudy.errors import CollectError, ConfigError, DataError
 from understudy.formats import read_episodes, write_episodes
 from understudy.policies import Policy
 from understudy.policies.labelled import LabelledPolicy
@@ -276,7 +276,12 @@ class _Keeper:
         Raises:
             CollectError: it was one fault too many.
         """
-        self._journal.append(replace(episode, created_at=datetime.now(UTC).isoformat(timespec="seconds")))
+        episode = replace(episode, created_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        try:
+            self._journal.append(episode)
+        except DataError as error:
+            episode = _without_what_happened(episode, f"what happened cannot be written: {error}")
+            self._journal.append(episode)
         self._num_known += episode.success is not None
         self._num_successes += episode.success is True
         self._num_errors += episode.error is not None
@@ -292,6 +297,14 @@ class _Keeper:
                 f"{self._num_errors_in_a_row} episodes in a row ended by a fault, the last one by: {episode.error} "
                 "(mend: set it right and start again, what is there is kept; or raise stop_after_errors)"
             )
+
+
+def _without_what_happened(episode: Episode, error: str) -> Episode:
+    """Return the record of an episode that cannot be written, as when an environment's `info` is no JSON: a fault."""
+    metadata = {name: value for name, value in episode.metadata.items() if name in ("task_index", "sample")}
+    return replace(
+        episode, trajectories=(), reward=None, success=None, stop_reason="error", error=error, metadata=metadata
+    )
 
 
 async def _play(

@@ -6,6 +6,7 @@ shown. So what a policy sees is taken from here, and cannot differ from what is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -103,8 +104,9 @@ class Recorder:
         """Add a reward to the action that it is for. One that comes before any action counts for the whole only.
 
         Raises:
-            EnvironmentFault: it names an action that was not taken.
+            EnvironmentFault: it names an action that was not taken, or is no finite number.
         """
+        given = finite_number(reward.value, f"a reward of agent {self.agent!r}")
         self._is_rewarded = True
         acted = [draft for draft in self._drafts if draft.action is not None and not draft.is_label]
         if reward.turn is not None and not 0 <= reward.turn < len(acted):
@@ -112,14 +114,15 @@ class Recorder:
                 f"a reward names action {reward.turn} of agent {self.agent!r}, who has taken {len(acted)}"
             )
         if not acted:
-            self._reward_before_acting += reward.value
+            self._reward_before_acting += given
             return
         draft = acted[-1 if reward.turn is None else reward.turn]
-        draft.reward = (draft.reward or 0.0) + reward.value
+        draft.reward = (draft.reward or 0.0) + given
         if reward.components:
             components = draft.annotations.setdefault("reward_components", {})
             for name, value in reward.components.items():
-                components[name] = components.get(name, 0.0) + value
+                component = finite_number(value, f"reward component {name!r} of agent {self.agent!r}")
+                components[name] = components.get(name, 0.0) + component
 
     def trajectory(self, *, is_faulty: bool) -> Trajectory:
         """Return what was recorded.
@@ -148,6 +151,34 @@ class Recorder:
             reward=total if self._is_rewarded and not is_faulty else None,
             success=None if is_faulty else self.success,
         )
+
+
+def finite_number(value: Any, what: str) -> float:
+    """Return a number of an environment as one that can be written: theirs are often NumPy's.
+
+    Raises:
+        EnvironmentFault: it is no finite number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EnvironmentFault(f"{what} is {value!r}, which is no finite number")
+    return number
+
+
+def truth(value: Any, what: str) -> bool | None:
+    """Return a success as an environment says it: true, false, or None where it is unknown.
+
+    Raises:
+        EnvironmentFault: it is something else.
+    """
+    if value is None:
+        return None
+    if value not in (True, False):
+        raise EnvironmentFault(f"{what} is {value!r}, which is neither true nor false nor unknown (None)")
+    return bool(value)
 
 
 def _is_same(action: Message, label: Message) -> bool:

@@ -19,7 +19,7 @@ from understudy.errors import ConfigError, EnvironmentFault
 from understudy.policies import Context, ContextLengthExceeded, EpisodeStart, Policy
 from understudy.types import JSON, Episode, Message
 
-from .recorder import Recorder
+from .recorder import Recorder, finite_number, truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _Rollout:
             for reward in [rewards] if isinstance(rewards, Reward) else rewards:
                 self._recorder(agent).reward(reward)
         for agent, success in (step.success or {}).items():
-            self._recorder(agent).success = success
+            self._recorder(agent).success = truth(success, f"the success of agent {agent!r}")
 
     def _recorder(self, agent: str) -> Recorder:
         if agent not in self.recorders:
@@ -221,14 +221,16 @@ async def _judged(environment: HasScore, episode: Episode) -> Episode:
     """Return the episode with what the judge says; a judge that fails leaves reward and success unknown."""
     try:
         score: Score = await environment.score(episode)
+        reward = None if score.reward is None else finite_number(score.reward, "the reward")
+        success = truth(score.success, "the success")
     except Exception as error:  # a judge is foreign code, often a model behind a server
         return replace(
             episode, reward=None, success=None, stop_reason="error", error=f"environment.score: {_described(error)}"
         )
     return replace(
         episode,
-        reward=episode.reward if score.reward is None else score.reward,
-        success=episode.success if score.success is None else score.success,
+        reward=episode.reward if reward is None else reward,
+        success=episode.success if success is None else success,
         metadata=episode.metadata | score.annotations,
     )
 
