@@ -40,6 +40,7 @@ from understudy.train.engines.local import LocalEngine
             ConfigError,
             "is called 'q_project'. Did you mean 'q_proj'?",
         ),
+        ({"lora": {"lora_target_modules": "q_(proj"}}, ConfigError, "'q_(proj' is no regular expression: missing )"),
         ({"lora": {"lora_target_modules": "nothing.*"}}, ConfigError, "no layer matches the expression"),
         ({"model": {"load_in_4bit": True}}, ConfigError, "model.load_in_4bit needs lora"),
         ({"model": {"load_in_4bit": True}, "lora": {}, "train": {"device": "cpu"}}, ConfigError, "in_4bit needs a GPU"),

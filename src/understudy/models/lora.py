@@ -122,6 +122,15 @@ def _trained_names(model: PeftModel) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def _check_expression(expression: str, modules: Sequence[str]) -> None:
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise ConfigError(f"lora.lora_target_modules: {expression!r} is no regular expression: {error}") from error
+    if not any(pattern.fullmatch(name) for name in modules):
+        raise ConfigError(f"lora.lora_target_modules: no layer matches the expression {expression!r}")
+
+
 def _check_embeddings(model: PeftModel) -> None:
     """Refuse an adapter on embeddings that are the output layer too: merged, it would change both."""
     base = model.get_base_model()
@@ -146,11 +155,9 @@ def _check_names(model: PreTrainedModel, settings: LoraSettings) -> None:
     names: list[Any] = list(settings.modules_to_save)
     if not isinstance(settings.target_modules, str):
         names += settings.target_modules
-    elif settings.target_modules != "all-linear" and not any(
-        re.fullmatch(settings.target_modules, name) for name, _ in model.named_modules()
-    ):
-        raise ConfigError(f"lora.lora_target_modules: no layer matches the expression {settings.target_modules!r}")
     modules = [name for name, _ in model.named_modules()]
+    if isinstance(settings.target_modules, str) and settings.target_modules != "all-linear":
+        _check_expression(settings.target_modules, modules)
     for wanted in names:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in modules):
             known = ", ".join(sorted(name for name in layers if name and not name.isdigit()))
