@@ -338,6 +338,18 @@ def test_a_judge_that_fails_is_no_failure_of_the_agent() -> None:
         assert (episode.reward, episode.success) == (None, None)
 
 
+def test_a_judge_that_takes_too_long_is_a_fault_too() -> None:
+    class Slow(Told):
+        async def score(self, episode: Episode) -> Score:
+            await asyncio.sleep(60)
+            return Score(1.0, True)
+
+    environment = Slow(asks(), Step(terminated=True, success={"agent": False}))
+    episode = asyncio.run(play_episode(environment, {"agent": Numbered()}, Play("e"), timeout_seconds=0.05))
+    assert episode.error == "environment.score: the episode took more than 0.05 seconds"
+    assert (episode.success, episode.stop_reason) == (None, "error")
+
+
 def two(a: str | None, b: str | None, **fields: Any) -> Step:
     given = {agent: Observation((user(text),)) for agent, text in (("a", a), ("b", b)) if text is not None}
     return Step(observations=given, **fields)

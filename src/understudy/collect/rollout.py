@@ -68,24 +68,30 @@ async def play_episode(
         policies: one for each agent of the environment.
         play: which episode.
         max_turns: the episode is truncated when an agent that is to act has acted so often.
-        timeout_seconds: an episode that takes longer is a fault.
+        timeout_seconds: an episode that takes longer, its judging included, is a fault.
 
     Raises:
         ConfigError: an agent has no policy, or a policy cannot play in this environment at all.
     """
     rollout = _Rollout(environment, play, max_turns)
+    deadline = None if timeout_seconds is None else asyncio.get_running_loop().time() + timeout_seconds
+    too_long = f"the episode took more than {timeout_seconds} seconds"
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with asyncio.timeout_at(deadline):
             await rollout.run(policies)
     except _CutShort as cut:
         rollout.stop_reason = str(cut)
     except _Fault as fault:
         rollout.error = str(fault)
     except TimeoutError:
-        rollout.error = f"the episode took more than {timeout_seconds} seconds"
+        rollout.error = too_long
     episode = rollout.episode()
     if isinstance(environment, HasScore) and episode.error is None:
-        episode = await _judged(environment, episode)
+        try:
+            async with asyncio.timeout_at(deadline):
+                episode = await _judged(environment, episode)
+        except TimeoutError:
+            episode = _not_judged(episode, too_long)
     return episode
 
 
@@ -224,15 +230,17 @@ async def _judged(environment: HasScore, episode: Episode) -> Episode:
         reward = None if score.reward is None else finite_number(score.reward, "the reward")
         success = truth(score.success, "the success")
     except Exception as error:  # a judge is foreign code, often a model behind a server
-        return replace(
-            episode, reward=None, success=None, stop_reason="error", error=f"environment.score: {_described(error)}"
-        )
+        return _not_judged(episode, _described(error))
     return replace(
         episode,
         reward=episode.reward if reward is None else reward,
         success=episode.success if success is None else success,
         metadata=episode.metadata | score.annotations,
     )
+
+
+def _not_judged(episode: Episode, reason: str) -> Episode:
+    return replace(episode, reward=None, success=None, stop_reason="error", error=f"environment.score: {reason}")
 
 
 def _turn_seed(play: Play, agent: str, turn: int) -> int:
