@@ -80,6 +80,8 @@ def test_a_bad_value_is_refused_with_its_mend(override: str, said: str) -> None:
         (["data.sources.a.path=x", "data.temperature=0.5"], "greater than or equal to 1"),
         (["data.validation_split=0.1", "data.validation_path=x"], "either validation_path or validation_split"),
         (["objective.name=world_model", "objective.bc_weight=1"], "bc_weight means nothing to world_model"),
+        (["objective.bc_weight=2", "objective.arguments.bc_weight=3"], "bc_weight is given twice: as a key, and in"),
+        (["objective.weight_by=score", "objective.arguments.weight_by=reward"], "weight_by is given twice"),
         (["train.load_best_model_at_end=true", "train.save_best=false"], "needs the best checkpoint"),
     ],
 )

@@ -106,6 +106,12 @@ class ObjectiveSection(ConfigModel):
 
     @model_validator(mode="after")
     def _fits_the_name(self) -> Self:
+        settled = {
+            key for key in ("bc_weight", "world_model_weight", "observation_roles") if getattr(self, key) is not None
+        }
+        twice = sorted(self.arguments.keys() & (settled | ({"weight_by"} if self.weight_by != "none" else set())))
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is given twice: as a key, and in arguments")
         taken = {"behavioral_cloning": ("bc_weight",), "world_model": ("world_model_weight", "observation_roles")}
         for key in ("bc_weight", "world_model_weight", "observation_roles"):
             if self.name in taken and key not in taken[self.name] and getattr(self, key) is not None:
