@@ -125,6 +125,19 @@ def test_a_text_that_stands_for_success_can_be_the_scorer(model: str, tmp_path: 
     assert len(set(scores)) > 5
 
 
+def test_a_rollout_that_leaves_no_room_for_the_text_is_the_worst_and_ends_nothing(model: str, tmp_path: Path) -> None:
+    scorer = {"name": "text", "arguments": {"text": "at 0 door 0 left 2"}}
+    small = {"model": model, "max_context": 100}
+    episodes = played(tmp_path / "out", planner(model, depth=8, scorer=scorer, world_model=small), 8)
+    assert [episode.error for episode in episodes] == [None] * 8
+    assert all(episode.num_actions() > 0 for episode in episodes)
+    first = [episode.trajectories[0].turns[0].annotations["planning"] for episode in episodes]
+    assert any(None in planning["scores"] for planning in first)
+    for planning in first:
+        chosen = planning["scores"][planning["chosen"]]
+        assert chosen is not None or set(planning["scores"]) == {None}
+
+
 def test_a_broken_scorer_ends_its_episodes_and_no_more(model: str, tmp_path: Path) -> None:
     episodes = played(tmp_path / "out", planner(model, scorer=f"{HERE}:broken"), 2)
     assert ["the scorer failed: ZeroDivisionError" in str(episode.error) for episode in episodes] == [True] * 2

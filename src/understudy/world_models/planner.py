@@ -138,7 +138,7 @@ class _Planning(Policy):
         votes = Counter(_key(one.action.message) for one in equals)
         chosen = min(equals, key=lambda one: (-votes[_key(one.action.message)], one.rollout.num_actions))
         planning = {
-            "scores": [one.score for one in scored],
+            "scores": [one.score if math.isfinite(one.score) else None for one in scored],
             "chosen": scored.index(chosen),
             "num_actions": len({_key(one.action.message) for one in scored}),
         }
@@ -192,7 +192,10 @@ class _Imagination:
             stop_reason = CONTEXT_LENGTH
         num_imagined = len(messages) - len(context.messages)
         rollout = ImaginedRollout(messages, context.tools, self.task, num_imagined, num_actions, stop_reason)
-        score = await self.scorer.score(rollout, self.environment, self.world_model)
+        try:
+            score = await self.scorer.score(rollout, self.environment, self.world_model)
+        except ContextLengthExceeded:  # what was imagined has filled the context: that is no end of the real episode
+            score = -math.inf
         if math.isnan(score):
             raise PolicyError("the scorer gave no number (nan) for a rollout, so none can be the best")
         assert first is not None
