@@ -136,7 +136,8 @@ class LoraSection(ConfigModel):
     output layer."""
 
     modules_to_save: tuple[str, ...] = ()
-    """Names of layers that are trained whole and saved with the adapter, such as embed_tokens."""
+    """Names of layers that are trained whole and saved with the adapter, such as embed_tokens. They are held in the
+    model's dtype, which for training them is best float32 (model.dtype)."""
 
     use_dora: bool = False
     """Weight-decomposed adapters (DoRA)."""
