@@ -271,6 +271,22 @@ def test_a_fault_of_the_policy_is_an_error() -> None:
         assert (episode.error, episode.success) == ("policy of agent: ValueError: boom", None)
 
 
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (says("hi"), "act returned Message, and not an Action"),
+        (None, "act returned NoneType, and not an Action"),
+        (Action(user("hi")), "act returned a message of role 'user'; actions are the assistant's"),
+    ],
+)
+def test_what_is_no_action_is_a_fault_of_the_policy(given: Any, error: str) -> None:
+    class Giving(Policy):
+        async def act(self, context: Context) -> Action:
+            return given  # type: ignore[no-any-return]
+
+    assert play(Told(asks(), END), Giving()).error == f"policy of agent: PolicyError: {error}"
+
+
 def test_a_config_error_is_passed_on_because_it_would_end_every_episode() -> None:
     for at_start in (False, True):
         with pytest.raises(ConfigError, match="no such model"):

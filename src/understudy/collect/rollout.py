@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from understudy.environments import Environment, HasScore, Observation, Reward, Score, Step
-from understudy.errors import ConfigError, EnvironmentFault
-from understudy.policies import Context, ContextLengthExceeded, EpisodeStart, Policy
+from understudy.errors import ConfigError, EnvironmentFault, PolicyError
+from understudy.policies import Action, Context, ContextLengthExceeded, EpisodeStart, Policy
 from understudy.types import JSON, Episode, Message
 
 from .recorder import Recorder, finite_number, truth
@@ -192,7 +192,7 @@ class _Rollout:
             seed=_turn_seed(self.play, agent, recorder.num_actions),
         )
         try:
-            action = await actor.act(context)
+            action = _checked(await actor.act(context))
         except ContextLengthExceeded as error:
             raise _CutShort("context_length") from error
         except ConfigError:
@@ -237,6 +237,20 @@ async def _judged(environment: HasScore, episode: Episode) -> Episode:
         success=episode.success if success is None else success,
         metadata=episode.metadata | score.annotations,
     )
+
+
+def _checked(action: Action) -> Action:
+    """Return what a policy gave, if it is an action.
+
+    Raises:
+        PolicyError: it is something else.
+    """
+    if not isinstance(action, Action):
+        raise PolicyError(f"act returned {type(action).__name__}, and not an Action")
+    for message in (action.message, action.label):
+        if message is not None and message.role != "assistant":
+            raise PolicyError(f"act returned a message of role {message.role!r}; actions are the assistant's")
+    return action
 
 
 def _not_judged(episode: Episode, reason: str) -> Episode:
