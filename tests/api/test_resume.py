@@ -83,6 +83,15 @@ def finished_small(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return output
 
 
+def test_a_run_that_was_refused_is_gone_on_with_from_its_own_config(base, tmp_path) -> None:
+    train(base, tmp_path / "run", train={"max_steps": 2})
+    with pytest.raises(CheckpointError, match="learning_rate"):
+        train(base, tmp_path / "run", resume="auto", train={"max_steps": 4, "learning_rate": 2e-3})
+    saved = tmp_path / "run" / "config.yaml"
+    assert understudy.train(saved, overrides=["resume=auto", "train.max_steps=4"]).step == 4
+    assert understudy.train(saved, overrides=["resume=auto"]).num_steps == 4
+
+
 def test_a_run_is_not_resumed_with_other_data(base, tmp_path) -> None:
     rows = WEATHER.read_text().splitlines(keepends=True)
     file = tmp_path / "rows.jsonl"

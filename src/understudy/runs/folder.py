@@ -28,6 +28,7 @@ from .atomic import TEMPORARY_SUFFIX, write_atomically
 from .metrics import MetricsWriter
 
 PACKAGES = ("understudy", "torch", "transformers", "tokenizers", "peft", "numpy", "pydantic", "pyarrow")
+CONFIG = "config.yaml"
 LOCK = ".lock"
 
 log = logging.getLogger("understudy.runs")
@@ -43,6 +44,7 @@ class RunFolder:
     is_resumed: bool
     _lock: IO[bytes] = field(repr=False)
     _log_handler: logging.Handler = field(repr=False)
+    _config_before: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def open(
@@ -86,8 +88,9 @@ class RunFolder:
             provenance["starts"] = [*provenance["starts"], _start(command)]
             provenance |= {"status": "running", "finished_at": None, "data": dict(data or {})}
             _write_provenance(path, provenance)
-            write_atomically(path / "config.yaml", config)
-            return cls(path, previous is not None, lock, _open_log(path))
+            before = (path / CONFIG).read_bytes() if previous is not None and (path / CONFIG).is_file() else None
+            write_atomically(path / CONFIG, config)
+            return cls(path, previous is not None, lock, _open_log(path), before)
         except BaseException:
             lock.close()
             raise
@@ -109,6 +112,11 @@ class RunFolder:
         provenance = self.provenance
         provenance["data"] = provenance["data"] | facts
         _write_provenance(self.path, provenance)
+
+    def restore_config(self) -> None:
+        """Put back the config that the folder held before: what it holds was not gone on with under the new one."""
+        if self._config_before is not None:
+            write_atomically(self.path / CONFIG, self._config_before)
 
     def close(self, status: Status) -> None:
         """Write how the run ended, and let the folder go."""

@@ -100,7 +100,12 @@ def train(
     checkpoints.remove_leftovers()
     found = checkpoints.newest() if config.resume == "auto" else None
     if found is not None:
-        check_same_run(found.state, facts, str(found.path))
+        try:
+            check_same_run(found.state, facts, str(found.path))
+        except CheckpointError:
+            if folder is not None:
+                folder.restore_config()
+            raise
     trainer, num_steps = _build(inputs, device, folder, checkpoints, found, facts, rollouts)
     ended = trainer.run()
     if folder is not None and ended.signal is None:
