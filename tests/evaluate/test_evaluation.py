@@ -164,6 +164,16 @@ def test_a_baseline_that_played_something_else_is_refused(tmp_path: Path) -> Non
         run(tmp_path / "out", baseline=str(tmp_path / "before"), environment={"name": "grid"})
 
 
+def test_a_run_without_evaluation_is_no_baseline_and_neither_is_the_evaluation_itself(tmp_path: Path) -> None:
+    for name in ("stages", "collect"):
+        (tmp_path / "before" / name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"is a run that has no evaluation; name one, .*: .*/before/collect"):
+        run(tmp_path / "out", baseline=str(tmp_path / "before"))
+    run(tmp_path / "out", num_tasks=5)
+    with pytest.raises(ConfigError, match="is where this evaluation is written; name an earlier one"):
+        run(tmp_path / "out", num_tasks=5, baseline=str(tmp_path / "out"))
+
+
 def test_another_evaluation_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "out", num_tasks=5)
     before = (tmp_path / "out" / "config.yaml").read_text()

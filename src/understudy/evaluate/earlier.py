@@ -21,6 +21,10 @@ _WITHIN = (Path(), Path("evaluate"), Path("held_out", "evaluate"))
 """Where an evaluation is in its own folder, in a run's, and in that of a run of iterations."""
 
 
+_PLAYED = ("collect", "iteration_01/evaluate", "iteration_01/collect")
+"""Where a run that has no evaluation of its own may have episodes."""
+
+
 def _evaluation(folder: str) -> Path:
     """Return the evaluation that a folder is or holds; the folder itself where that is none."""
     found = (Path(folder) / within for within in _WITHIN)
@@ -61,8 +65,17 @@ def check_earlier(config: EvaluateConfig, folder: str, planned: set[str]) -> Non
         planned: what is to be played now, as `task_id` names it.
 
     Raises:
-        ConfigError: it is of another environment, or none of its tasks is played now.
+        ConfigError: it is this one, a run without one, or of another environment, or none of its tasks is played now.
     """
+    found = _evaluation(folder)
+    if found.resolve() == Path(config.output_dir).resolve():
+        raise ConfigError(f"baseline: {folder} is where this evaluation is written; name an earlier one")
+    within = [name for name in _PLAYED if (found / name).is_dir()]
+    if within:
+        raise ConfigError(
+            f"baseline: {folder} is a run that has no evaluation; name one, or a folder of episodes: "
+            f"{found / within[0]}"
+        )
     before = _settings(folder).get("environment")
     now = config.environment.model_dump(mode="json") if config.environment is not None else None
     if before is not None and before != now:
