@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,7 +147,8 @@ def test_a_bad_row_is_refused_with_its_place_or_counted(tmp_path, caplog) -> Non
     file.write_text("".join(json.dumps(row) + "\n" for row in bad))
     with caplog.at_level("WARNING", "understudy"):
         assert len(episodes(None, path=str(file), skip_bad=True)) == 5
-    assert "1 rows could not be read" in caplog.text
+        assert len(episodes(bad, skip_bad=True, max_samples=5)) == 5
+    assert re.findall(r"(\w+): 1 rows could not be read", caplog.text) == ["data", "train_dataset"]
 
 
 def test_a_mapping_finds_what_lies_beside_the_data(tmp_path) -> None:

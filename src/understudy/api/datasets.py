@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def open_sources(
 def _source(name: str, dataset: Dataset | Paths, format: str, limit: int | None, config: DataSection) -> EpisodeSource:
     paths = _paths(dataset)
     if paths is None:
-        return EpisodeSource(name, itertools.islice(_episodes(dataset, format, name), limit))
+        return EpisodeSource(name, _read_dataset(dataset, format, limit, name, skip_bad=config.skip_bad))
     folder = os.path.dirname(list_files(paths)[0]) or "."
     reader = read_episodes(paths, format.replace("{folder}", folder), skip_bad=config.skip_bad)
     return EpisodeSource(name, _read(reader, limit, name))
@@ -88,13 +89,28 @@ def _paths(dataset: Any) -> list[str | Path] | None:
 def _read(reader: EpisodeReader, limit: int | None, name: str) -> Iterator[tuple[str, Episode]]:
     for episode in itertools.islice(reader, limit):
         yield reader.place, episode
-    if reader.num_rejected:
-        reasons = "; ".join(f"{count:,} × {reason}" for reason, count in reader.reasons.most_common(3))
-        log.warning("%s: %s rows could not be read and were passed over: %s", name, f"{reader.num_rejected:,}", reasons)
+    _tell_of_rejected(reader.reasons, name)
 
 
-def _episodes(dataset: Any, format: str, name: str) -> Iterator[tuple[str, Episode]]:
+def _read_dataset(
+    dataset: Any, format: str, limit: int | None, name: str, *, skip_bad: bool
+) -> Iterator[tuple[str, Episode]]:
+    reasons: Counter[str] = Counter()
+    yield from itertools.islice(_episodes(dataset, format, name, reasons if skip_bad else None), limit)
+    _tell_of_rejected(reasons, name)
+
+
+def _tell_of_rejected(reasons: Counter[str], name: str) -> None:
+    if reasons:
+        most = "; ".join(f"{count:,} × {reason}" for reason, count in reasons.most_common(3))
+        log.warning("%s: %s rows could not be read and were passed over: %s", name, f"{reasons.total():,}", most)
+
+
+def _episodes(dataset: Any, format: str, name: str, rejected: Counter[str] | None) -> Iterator[tuple[str, Episode]]:
     """Yield the episodes of something that gives episodes or rows, with their places.
+
+    Args:
+        rejected: counts rows that cannot be read, by reason; None where the first one is an error.
 
     Raises:
         ConfigError: it gives something else.
@@ -119,7 +135,10 @@ def _episodes(dataset: Any, format: str, name: str) -> Iterator[tuple[str, Episo
         try:
             episodes = decoder.decode(row.value, id=place)
         except FormatError as error:
-            raise error.at(file=row.file, row=row.number) from error
+            if rejected is None:
+                raise error.at(file=row.file, row=row.number) from error
+            rejected[error.reason] += 1
+            continue
         yield from ((place, episode) for episode in episodes)
 
 
