@@ -81,7 +81,7 @@ def tiny_model(
             f"num_kv_heads {num_kv_heads}"
         )
     if hidden_size // num_heads % 2:  # rotary encodings turn pairs
-        raise ConfigError(f"hidden_size {hidden_size} must be a multiple of {2 * num_heads}, so that heads can be halved")
+        raise ConfigError(f"hidden_size {hidden_size} must be a multiple of {2 * num_heads}: heads have an even width")
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
