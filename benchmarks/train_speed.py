@@ -5,9 +5,8 @@
 Every contender takes the same step, of the same rows in the same order, on one thread. They take it in turn, each time
 in a process of its own that has all of the memory, so that a busy machine slows all of them alike and what one holds is
 not missed by another. Figures are medians over the rounds. The model has Qwen3's architecture (hidden 256, 4 layers);
-the losses of all contenders must agree. TRL takes the largest batch up to its default of 8 whose logits fit the memory,
-and accumulates the step from these. LLaMA-Factory pins other versions, so it needs an environment of its own; without
-`--llamafactory-python` it is left out.
+the losses of all contenders must agree. TRL accumulates the step from batches of its default size. LLaMA-Factory pins
+other versions, so it needs an environment of its own; without `--llamafactory-python` it is left out.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ _ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 LEARNING_RATE = 2e-5
+TRL_BATCH_SIZE = 8
+"""TRL's default. Its loss is computed in chunks, so the vocabulary does not limit the batch."""
 
 
 def answer(**values: Any) -> None:
@@ -202,14 +204,6 @@ def dataset(settings: dict[str, Any]) -> Any:
     )
 
 
-def fitting_batch(settings: dict[str, Any], *, num_copies: int) -> int:
-    """Return the largest batch, up to TRL's default of 8, of which so many copies of the logits fit the memory."""
-    longest = max(len(ids) for ids, _ in read_rows(settings["rows"])[: settings["rows_per_step"]])
-    memory = 0.65 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    of_row = num_copies * longest * settings["vocab_size"] * 4
-    return next((size for size in (8, 4, 2) if size * of_row <= memory), 1)
-
-
 def trl(settings: dict[str, Any], *, batch_size: int, **overrides: Any) -> None:
     """TRL's SFTTrainer. The labels are those of `assistant_only_loss`; nothing is cut off."""
     from transformers import AutoTokenizer, TrainerCallback
@@ -273,10 +267,8 @@ CONTENDERS: dict[str, Callable[[dict[str, Any]], None]] = {
     "understudy": lambda settings: understudy(settings, "depth_first"),
     "understudy_rows": lambda settings: understudy(settings, "rows"),
     "plain": plain,
-    "trl_defaults": lambda settings: trl(settings, batch_size=fitting_batch(settings, num_copies=3)),
-    "trl_best": lambda settings: trl(
-        settings, batch_size=fitting_batch(settings, num_copies=6), gradient_checkpointing=False
-    ),
+    "trl_defaults": lambda settings: trl(settings, batch_size=TRL_BATCH_SIZE),
+    "trl_best": lambda settings: trl(settings, batch_size=TRL_BATCH_SIZE, gradient_checkpointing=False),
     "trl_one_row": lambda settings: trl(settings, batch_size=1, gradient_checkpointing=False),
     "llamafactory": llamafactory,
 }
