@@ -87,10 +87,41 @@ def test_a_factor_on_the_loss_is_a_factor_on_the_gradients() -> None:
     torch.testing.assert_close((hidden.grad, weight.grad), expected)
 
 
+@pytest.mark.parametrize(("bias", "trains_hidden"), list(product([False, True], [False, True])))
+def test_accumulated_gradients_of_the_head_equal_torchs(bias: bool, trains_hidden: bool, rows_at_a_time: int) -> None:
+    hidden, *of_head = (None if tensor is None else tensor.detach() for tensor in tensors(bias=bias))
+    assert hidden is not None
+    hidden.requires_grad_(trains_hidden)
+    weight, head_bias = (None if tensor is None else torch.nn.Parameter(tensor) for tensor in of_head)
+    assert weight is not None
+    head = Head(weight, head_bias, 0.3)
+    trained = [tensor for tensor in (hidden, weight, head_bias) if tensor is not None and tensor.requires_grad]
+    wanted = torch.autograd.grad(2 * reference(hidden, head)[0], trained)
+    losses = [cross_entropy(hidden, head, ROW, LABEL, WEIGHT, accumulate=True).loss for _ in range(2)]
+    assert all(loss.requires_grad == trains_hidden for loss in losses)
+    for loss in losses:
+        if trains_hidden:
+            loss.backward()
+    for tensor, expected in zip(trained, wanted, strict=True):
+        torch.testing.assert_close(tensor.grad, expected)
+
+
+def test_a_grad_that_is_coarser_than_the_sums_is_left_to_the_backward_pass() -> None:
+    hidden, weight, _ = (None if tensor is None else tensor.detach().bfloat16() for tensor in tensors())
+    assert hidden is not None
+    assert weight is not None
+    parameter = torch.nn.Parameter(weight)
+    loss = cross_entropy(hidden, Head(parameter), ROW, LABEL, WEIGHT, accumulate=True).loss
+    assert parameter.grad is None
+    loss.backward()
+    expected = torch.autograd.grad(reference(hidden, Head(parameter))[0], parameter)[0]
+    torch.testing.assert_close(parameter.grad, expected, rtol=5e-2, atol=5e-2)
+
+
 def test_without_gradients_none_are_made() -> None:
     hidden, weight, _ = tensors()
     with torch.no_grad():
-        result = cross_entropy(hidden, Head(weight), ROW, LABEL, WEIGHT)
+        result = cross_entropy(hidden, Head(torch.nn.Parameter(weight)), ROW, LABEL, WEIGHT, accumulate=True)
     assert not result.loss.requires_grad
     torch.testing.assert_close(result.loss, reference(hidden, Head(weight))[0].detach())
 

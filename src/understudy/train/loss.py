@@ -57,10 +57,17 @@ class CrossEntropy(NamedTuple):
     correct: Tensor
 
 
-def cross_entropy(hidden: Tensor, head: Head, row: Tensor, label: Tensor, weight: Tensor) -> CrossEntropy:
+def cross_entropy(
+    hidden: Tensor, head: Head, row: Tensor, label: Tensor, weight: Tensor, *, accumulate: bool = False
+) -> CrossEntropy:
     """Return the weighted cross entropy of N targets at U positions.
 
     The gradient assumes that the loss is backpropagated with a factor of 1, or a factor that it then applies.
+
+    With `accumulate` the head's own gradients are added to its parameters' ``grad`` at once, and the backward pass,
+    which must follow with a factor of 1, brings only those of the hidden states. Else each loss that waits for its
+    backward pass holds a matrix as large as the head, and each pass allocates, sums and frees some. Parameters whose
+    ``grad`` is coarser than the sums here are left to the backward pass.
 
     Args:
         hidden: [U, D] hidden states of the supervised positions.
@@ -68,8 +75,30 @@ def cross_entropy(hidden: Tensor, head: Head, row: Tensor, label: Tensor, weight
         row: [N] which position each target belongs to, ascending.
         label: [N] token ids.
         weight: [N] float64, each target's share of the loss.
+        accumulate: see above.
     """
-    return CrossEntropy(*_FusedCrossEntropy.apply(hidden, head.weight, head.bias, head, row, label, weight))
+    sums = torch.promote_types(_compute_dtype(hidden), torch.float32)
+    parameters = (head.weight, head.bias)
+    into = tuple(_grad_of(p, sums) if accumulate and torch.is_grad_enabled() else None for p in parameters)
+    given = tuple(p if p is None or grad is None else p.detach() for p, grad in zip(parameters, into, strict=True))
+    return CrossEntropy(*_FusedCrossEntropy.apply(hidden, *given, head, into, row, label, weight))
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    """Return the dtype of the matrix products."""
+    device_type = hidden.device.type
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else hidden.dtype
+
+
+def _grad_of(parameter: Tensor | None, sums: torch.dtype) -> Tensor | None:
+    """Return the parameter's ``grad``, zeros where it has none yet; None where sums cannot be added to it directly."""
+    if parameter is None or type(parameter) is not torch.nn.Parameter:  # shards are of types of their own
+        return None
+    if not parameter.requires_grad or parameter.dtype != sums:
+        return None
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
@@ -80,23 +109,22 @@ class _FusedCrossEntropy(torch.autograd.Function):
         head_weight: Tensor,
         head_bias: Tensor | None,
         head: Head,
+        into: tuple[Tensor | None, Tensor | None],
         row: Tensor,
         label: Tensor,
         weight: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        device_type = hidden.device.type
-        dtype = hidden.dtype
-        if torch.is_autocast_enabled(device_type):
-            dtype = torch.get_autocast_dtype(device_type)
-        with torch.autocast(device_type, enabled=False):
-            blocks = _Blocks(hidden, head, dtype, ctx.needs_input_grad[:3])
+        dtype = _compute_dtype(hidden)
+        needs = ctx.needs_input_grad[:3]
+        with torch.autocast(hidden.device.type, enabled=False):
+            blocks = _Blocks(hidden, head, dtype, needs, into)
             weight = weight.to(blocks.sums)
             nll = hidden.new_empty(len(row), dtype=blocks.sums)
             correct = hidden.new_empty(len(row), dtype=torch.bool)
             for rows, targets in blocks.split(row):
                 at = (row[targets] - rows.start, label[targets])
                 nll[targets], correct[targets] = blocks.compute(rows, at, weight[targets])
-        ctx.save_for_backward(*blocks.gradients)
+        ctx.save_for_backward(*(grad if need else None for grad, need in zip(blocks.gradients, needs, strict=True)))
         ctx.dtypes = (hidden.dtype, head_weight.dtype, None if head_bias is None else head_bias.dtype)
         ctx.mark_non_differentiable(nll, correct)
         return (weight * nll).sum(), nll, correct
@@ -109,7 +137,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             if grad is not None and factor != 1.0:
                 grad = grad * factor
             grads.append(None if grad is None else grad.to(dtype))
-        return (*grads, None, None, None, None)
+        return (*grads, None, None, None, None, None)
 
 
 class _Blocks:
@@ -119,10 +147,18 @@ class _Blocks:
         hidden: [U, D] all rows.
         head: makes logits of them.
         dtype: of the matrix products. Softmax and sums are in at least float32.
-        needs: whether the hidden states, the head's weight and its bias need a gradient.
+        needs: whether the hidden states, the head's weight and its bias need a gradient of their own.
+        into: what the gradients of weight and bias are added to instead.
     """
 
-    def __init__(self, hidden: Tensor, head: Head, dtype: torch.dtype, needs: tuple[bool, ...]) -> None:
+    def __init__(
+        self,
+        hidden: Tensor,
+        head: Head,
+        dtype: torch.dtype,
+        needs: tuple[bool, ...],
+        into: tuple[Tensor | None, Tensor | None],
+    ) -> None:
         self._head = head
         self._inputs, self._matrix = hidden.detach().to(dtype), head.weight.detach().to(dtype)
         self._bias = None if head.bias is None else head.bias.detach().to(dtype)
@@ -135,9 +171,13 @@ class _Blocks:
             self._logits = torch.empty_like(self._products, dtype=self.sums)
         need_hidden, need_weight, need_bias = needs
         self._grad_hidden = torch.empty_like(self._inputs) if need_hidden else None
-        self._grad_weight = torch.zeros_like(self._matrix, dtype=self.sums) if need_weight else None
-        self._grad_bias = hidden.new_zeros(vocab_size, dtype=self.sums) if need_bias else None
-        self._grad_product = torch.empty_like(self._matrix) if need_weight and dtype != self.sums else None
+        self._grad_weight, self._grad_bias = into
+        if need_weight:
+            self._grad_weight = torch.zeros_like(self._matrix, dtype=self.sums)
+        if need_bias:
+            self._grad_bias = hidden.new_zeros(vocab_size, dtype=self.sums)
+        has_products = self._grad_weight is not None and dtype != self.sums
+        self._grad_product = torch.empty_like(self._matrix) if has_products else None
 
     @property
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

@@ -143,7 +143,7 @@ class TreeRunner:
         if chunk.has_children and not outputs:
             with _replayed(own.random_state, self._adapter.device):
                 outputs, loss = self._compute(forest, chunk, held, measured, with_loss=True)
-        tensors, grads = ([], []) if loss is None else ([loss], [torch.ones_like(loss)])
+        tensors, grads = ([loss], [torch.ones_like(loss)]) if loss is not None and loss.requires_grad else ([], [])
         for layer, pair in outputs.items():
             for tensor, leaf in zip(pair, own.leaves[layer], strict=True):
                 if leaf.grad is not None and tensor.requires_grad:
@@ -199,7 +199,7 @@ class RowRunner:
                 with torch.set_grad_enabled(train), _autocast(device, self._autocast_dtype):
                     hidden = self._adapter.row_hidden(ids)
                     loss = _loss(self._adapter, hidden, batch.forest, (part,), measured)
-                if train and loss is not None:
+                if train and loss is not None and loss.requires_grad:
                     loss.backward()
         measured.add_to(sums)
 
@@ -216,7 +216,7 @@ def _loss(
         torch.from_numpy(array).to(hidden.device)
         for array in (positions, row, forest.targets.label[targets].astype(np.int64), measured.weight[targets])
     )
-    result = cross_entropy(hidden[at], adapter.head, rows, labels, weights)
+    result = cross_entropy(hidden[at], adapter.head, rows, labels, weights, accumulate=True)
     measured.record(targets, result.nll.detach(), result.correct)
     return result.loss
 
