@@ -18,8 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
 from .errors import ConfigError, did_you_mean
 
 TABLES: dict[str, dict[str, str]] = {
@@ -130,6 +128,8 @@ def _first_of_wrong_type(component: Any, given: Mapping[str, Any]) -> str | None
 
     Asked only once a component has failed: whatever a component takes is for it to say.
     """
+    from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
     try:
         hints = get_type_hints(component.__init__ if inspect.isclass(component) else component)
     except (NameError, TypeError, AttributeError):  # hints that only a type checker can follow
