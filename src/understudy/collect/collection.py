@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from understudy import registry
-from understudy.config import Component, dump_config, read_document
+from understudy.config import Component, read_document
 from understudy.environments import Environment
 from understudy.errors import CollectError, ConfigError, DataError
 from understudy.formats import read_episodes, write_episodes
@@ -29,7 +29,7 @@ from understudy.types import Episode
 
 from .config import CHANGEABLE, CollectConfig
 from .engine import play_all
-from .fingerprint import fingerprint_models
+from .fingerprint import folder_of_play
 from .interruptible import run_interruptibly
 from .journal import Journal
 from .plan import Plan
@@ -101,20 +101,8 @@ def collect(
         CollectError: episode after episode ended by a fault.
     """
     plan, policies = prepare(config, overwrite=overwrite)
-    folder = RunFolder.open(
-        config.output_dir,
-        config=dump_config(config),
-        data={"models": fingerprint_models(config.output_dir, config.components, overwrite=overwrite)},
-        resume=not overwrite,
-        overwrite=overwrite,
-    )
-    try:
-        result = _run(config, folder, plan, policies, statistics, console, label)
-    except BaseException as error:
-        folder.fail(error)
-        raise
-    folder.close("finished")
-    return result
+    with folder_of_play(config, config.output_dir, config.components, overwrite=overwrite) as folder:
+        return _run(config, folder, plan, policies, statistics, console, label)
 
 
 def prepare(config: CollectConfig, *, overwrite: bool = False) -> tuple[Plan, dict[str, Policy]]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from understudy.config import Component
+from understudy.config import Component, ConfigModel, dump_config
 from understudy.errors import ConfigError
+from understudy.runs import RunFolder
 
 NUM_SAMPLES = 64
 SAMPLE_BYTES = 4096
@@ -44,6 +46,34 @@ def fingerprint_models(
                 "overwrite it, or name another output_dir"
             )
     return before | now
+
+
+@contextmanager
+def folder_of_play(
+    config: ConfigModel, output_dir: str | Path, components: Iterable[Component], *, overwrite: bool
+) -> Iterator[RunFolder]:
+    """Open the folder that is played into for a block, noting which weights play; it is finished with the block.
+
+    Args:
+        config: written down in it.
+        output_dir, components, overwrite: as of `fingerprint_models`.
+
+    Raises:
+        ConfigError: the folder holds something else, or episodes of other weights.
+    """
+    folder = RunFolder.open(
+        output_dir,
+        config=dump_config(config),
+        data={"models": fingerprint_models(output_dir, components, overwrite=overwrite)},
+        resume=not overwrite,
+        overwrite=overwrite,
+    )
+    try:
+        yield folder
+    except BaseException as error:
+        folder.fail(error)
+        raise
+    folder.close("finished")
 
 
 def models_played(components: Iterable[Component]) -> list[str]:

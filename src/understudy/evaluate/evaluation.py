@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.collect import CollectConfig, collect, prepare
-from understudy.collect.fingerprint import fingerprint_models
-from understudy.config import dump_config
+from understudy.collect.fingerprint import fingerprint_models, folder_of_play
 from understudy.formats import read_episodes
-from understudy.runs import RunFolder, write_atomically
+from understudy.runs import write_atomically
 
 from .config import EvaluateConfig
 from .earlier import EPISODES, check_earlier, earlier_episodes, earlier_label, label_of
@@ -81,21 +80,9 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
         DataError, RenderError: the rows of the held-out loss cannot be measured.
     """
     check_evaluation(config, overwrite=overwrite)
-    folder = RunFolder.open(
-        config.output_dir,
-        config=dump_config(config),
-        data={"models": fingerprint_models(config.output_dir, config.components, overwrite=overwrite)},
-        resume=not overwrite,
-        overwrite=overwrite,
-    )
-    try:
+    with folder_of_play(config, config.output_dir, config.components, overwrite=overwrite) as folder:
         findings = _find(config, folder.path, console)
-        result = _write(findings, folder.path)
-    except BaseException as error:
-        folder.fail(error)
-        raise
-    folder.close("finished")
-    return result
+        return _write(findings, folder.path)
 
 
 def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None:
