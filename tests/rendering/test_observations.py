@@ -7,9 +7,7 @@ import re
 from tests.rendering.chatml import CHATML, decode, observed, small, talk
 from tests.rendering.conversation_shapes import PARIS, PARIS_RESULT, ROME, ROME_RESULT, TOOLS, assistant, system, user
 from understudy.rendering import ModelTokenizer, Renderer
-from understudy.types import (
-    SpanKind,
-)
+from understudy.types import Episode, Message, SpanKind
 
 
 def test_observation_spans_hold_the_observed_content_through_the_token_that_ends_it(qwen3: ModelTokenizer) -> None:
@@ -61,3 +59,10 @@ def test_an_observation_that_many_prompts_hold_is_counted_once() -> None:
     messages = [message for n in range(5) for message in (user(f"question {n}"), assistant(f"answer {n}"))]
     rendered = Renderer(small(), observations=True).render(talk(*messages))
     assert [turn for turn, _, _ in observed(small(), rendered)] == [1, 2, 3, 4]
+
+
+def test_a_message_that_an_environment_shows_again_is_another_observation() -> None:
+    again = Message("user", "again please")
+    messages = [user("begin"), *(message for n in range(3) for message in (assistant(f"answer {n}"), again))]
+    rendered = Renderer(small(), observations=True).render(Episode.from_messages(messages).trajectories[0])
+    assert [turn for turn, _, _ in observed(small(), rendered)] == [1, 2, 3]

@@ -27,6 +27,10 @@ from .writers import ModelWriters
 OnRefusal = Literal["fail", "skip", "context"]
 ON_REFUSAL: tuple[OnRefusal, ...] = ("fail", "skip", "context")
 
+Place = tuple[int, int]
+"""A message of a trajectory: its turn, and its index in the turn's observation, -1 for the action. What a message is
+cannot stand for it, not even the object itself: an environment may show the same one twice."""
+
 MIN_TURNS_OF_TIMELINE = 3
 """A timeline costs two renders of the whole conversation, so shorter ones gain nothing."""
 
@@ -52,9 +56,10 @@ class TrajectoryRendering:
         self._prepared: dict[int, Prepared | TurnRefused] = {}  # by id(message), which the trajectory keeps alive
         self._tools: dict[int, Any] = {}  # by root turn
         self._contexts: dict[int, list[Message]] = {}  # by turn
+        self._places: dict[int, list[Place]] = {}  # by turn
         self._timelines: dict[int, Timeline | None] = {}  # by turn
-        self._inspected: set[int] = set()  # messages that were looked at, by id(message)
-        self._observed: set[int] = set()  # messages whose tokens were located, by id(message)
+        self._inspected: set[Place] = set()  # messages that were looked at
+        self._observed: set[Place] = set()  # messages whose tokens were located
         self._turns: list[RenderedTurn] = []
         self._refusals: list[Refusal] = []
         self._control_strings: list[ControlString] = []
@@ -126,6 +131,24 @@ class TrajectoryRendering:
                 before = self._trajectory.messages(turn.parent)
             known = self._contexts[index] = [*before, *turn.observation]
         return known
+
+    def _places_before(self, index: int) -> list[Place]:
+        """Return the places of the messages before the turn's action, from those before its parent's."""
+        known = self._places.get(index)
+        if known is None:
+            above = self._trajectory.lineage(index)[:-1]
+            if above and above[-1] in self._places:
+                before = [*self._places[above[-1]], *self._action_place(above[-1])]
+            else:
+                before = [place for k in above for place in (*self._observed_places(k), *self._action_place(k))]
+            known = self._places[index] = [*before, *self._observed_places(index)]
+        return known
+
+    def _observed_places(self, index: int) -> list[Place]:
+        return [(index, n) for n in range(len(self._trajectory.turns[index].observation))]
+
+    def _action_place(self, index: int) -> list[Place]:
+        return [(index, -1)] if self._trajectory.turns[index].action is not None else []
 
     def _start(self, index: int) -> tuple[list[Message], list[Prepared], Any, TurnWriter]:
         """Return the messages before the turn, the same prepared, the tools, and the writer for them."""
@@ -249,10 +272,11 @@ class TrajectoryRendering:
     def _inspect(self, index: int, messages: Sequence[Message], context: Sequence[Prepared], prompt: str) -> None:
         """Note control tokens written in ordinary text, and messages that the template does not print."""
         pattern = self._segments.added_pattern
+        places = self._places_before(index)
         # A conversation is inspected from its beginning on, so the first known message from behind ends the new ones.
-        known = next((n for n in reversed(range(len(messages))) if id(messages[n]) in self._inspected), -1)
+        known = next((n for n in reversed(range(len(places))) if places[n] in self._inspected), -1)
+        self._inspected.update(places[known + 1 :])
         for message, prepared in zip(messages[known + 1 :], context[known + 1 :], strict=True):
-            self._inspected.add(id(message))
             text = prepared.get("content")
             if not isinstance(text, str):
                 continue
@@ -280,18 +304,16 @@ class TrajectoryRendering:
 
     # Observations, for the world model.
 
-    def _new_observations(self, index: int, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:
-        """Return, by position in `messages`, the (turn, index in its observation) of those that follow an action and
-        were not located yet."""
-        new: dict[int, tuple[int, int]] = {}
-        position = 0
-        for k in self._trajectory.lineage(index):
-            turn = self._trajectory.turns[k]
-            for n, message in enumerate(turn.observation):
-                if turn.parent is not None and id(message) not in self._observed and message.text().strip():
-                    new[position + n] = (k, n)
-            position += len(turn.observation) + (turn.action is not None)
-        return {at: origin for at, origin in new.items() if at < len(messages)}
+    def _new_observations(self, index: int, messages: Sequence[Message]) -> dict[int, Place]:
+        """Return the places, by position in `messages`, of those that follow an action and were not located yet."""
+        return {
+            at: (turn, n)
+            for at, (turn, n) in enumerate(self._places_before(index))
+            if n >= 0
+            and self._trajectory.turns[turn].parent is not None
+            and (turn, n) not in self._observed
+            and messages[at].text().strip()
+        }
 
     def _observation_spans(
         self,
@@ -309,7 +331,7 @@ class TrajectoryRendering:
         located = locate_contents(context, list(new), prompt, lambda changed: writer.prompt(changed, tools, arguments))
         spans: list[Span] = []
         for at, (turn, n) in new.items():
-            self._observed.add(id(messages[at]))
+            self._observed.add((turn, n))
             tokens = observed_tokens(self._segments, prompt, *located[at]) if at in located else None
             if tokens is None:
                 self._num_unlocated += 1
