@@ -7,7 +7,7 @@ import re
 from tests.rendering.chatml import CHATML, decode, observed, small, talk
 from tests.rendering.conversation_shapes import PARIS, PARIS_RESULT, ROME, ROME_RESULT, TOOLS, assistant, system, user
 from understudy.rendering import ModelTokenizer, Renderer
-from understudy.types import Episode, Message, SpanKind
+from understudy.types import Episode, Message, SpanKind, Trajectory, Turn
 
 
 def test_observation_spans_hold_the_observed_content_through_the_token_that_ends_it(qwen3: ModelTokenizer) -> None:
@@ -66,3 +66,15 @@ def test_a_message_that_an_environment_shows_again_is_another_observation() -> N
     messages = [user("begin"), *(message for n in range(3) for message in (assistant(f"answer {n}"), again))]
     rendered = Renderer(small(), observations=True).render(Episode.from_messages(messages).trajectories[0])
     assert [turn for turn, _, _ in observed(small(), rendered)] == [1, 2, 3]
+
+
+def test_what_a_label_and_the_turn_in_its_place_observed_is_one_observation() -> None:
+    begin, seen = (Message("user", "begin"),), "what is seen"
+    turns = (
+        Turn(None, begin, Message("assistant", "left")),
+        Turn(0, (Message("user", seen),), Message("assistant", "wrong"), weight=0.0),
+        Turn(0, (Message("user", seen),), Message("assistant", "right"), annotations={"label_of": 1}),
+        Turn(1, (Message("user", "the end"),)),
+    )
+    rendered = Renderer(small(), observations=True).render(Trajectory(turns))
+    assert [turn for turn, _, _ in observed(small(), rendered)] == [1, 3]

@@ -145,7 +145,15 @@ class TrajectoryRendering:
         return known
 
     def _observed_places(self, index: int) -> list[Place]:
-        return [(index, n) for n in range(len(self._trajectory.turns[index].observation))]
+        """Return the places of a turn's observation. A label observed nothing of its own: they are those of the turn in
+        whose place it stands."""
+        turns = self._trajectory.turns
+        turn, acted = turns[index], turns[index].annotations.get("label_of")
+        if isinstance(acted, int) and 0 <= acted < index:
+            taken = turns[acted]
+            if (taken.parent, taken.observation) == (turn.parent, turn.observation):
+                index = acted
+        return [(index, n) for n in range(len(turn.observation))]
 
     def _action_place(self, index: int) -> list[Place]:
         return [(index, -1)] if self._trajectory.turns[index].action is not None else []
