@@ -7,7 +7,7 @@ import re
 from tests.rendering.chatml import CHATML, decode, observed, small, talk
 from tests.rendering.conversation_shapes import PARIS, PARIS_RESULT, ROME, ROME_RESULT, TOOLS, assistant, system, user
 from understudy.rendering import ModelTokenizer, Renderer
-from understudy.types import Episode, Message, SpanKind, Trajectory, Turn
+from understudy.types import Episode, Message, SampledTokens, SpanKind, ToolCall, Trajectory, Turn
 
 
 def test_observation_spans_hold_the_observed_content_through_the_token_that_ends_it(qwen3: ModelTokenizer) -> None:
@@ -78,3 +78,14 @@ def test_what_a_label_and_the_turn_in_its_place_observed_is_one_observation() ->
     )
     rendered = Renderer(small(), observations=True).render(Trajectory(turns))
     assert [turn for turn, _, _ in observed(small(), rendered)] == [1, 3]
+
+
+def test_recorded_ids_of_a_conversation_that_cannot_be_rendered_are_trained_all_the_same() -> None:
+    call = Message("assistant", tool_calls=(ToolCall("look", "{not JSON"),))
+    turns = (
+        Turn(None, (Message("user", "begin"),), call, sampled=SampledTokens((5, 6), (7,))),
+        Turn(0, (Message("tool", "seen"),), Message("assistant", "end"), sampled=SampledTokens((5, 6, 7, 8), (9,))),
+    )
+    rendered = Renderer(small(), observations=True).render(Trajectory(turns))
+    assert [turn.how for turn in rendered.turns] == ["recorded", "recorded"]
+    assert rendered.num_unlocated_observations == 1

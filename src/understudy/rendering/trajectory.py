@@ -227,15 +227,22 @@ class TrajectoryRendering:
         output_ids = np.asarray(sampled.output_ids, np.int32)
         if self._options.audit:
             self._audits.append(self._hold_against_rendering(index, prompt_ids, output_ids))
-        spans: list[Span] = []
-        if self._options.observations:
+        spans = self._recorded_spans(index, prompt_ids) if self._options.observations else []
+        self._insert_call(index, prompt_ids, output_ids, spans, "recorded", {}, None)
+
+    def _recorded_spans(self, index: int, prompt_ids: np.ndarray[Any, np.dtype[np.int32]]) -> list[Span]:
+        """Return the observations in a recorded prompt: none where it cannot be rendered, or not to the same ids. The
+        recorded ids need no rendering, so that is no reason to refuse the turn."""
+        try:
             messages, context, tools, writer = self._start(index)
             prompt = writer.prompt(context, tools)
-            if np.array_equal(self._segments.encode(prompt), prompt_ids):
-                spans = self._observation_spans(index, messages, context, tools, prompt, {})
-            else:
-                self._num_unlocated += len(self._new_observations(index, messages))
-        self._insert_call(index, prompt_ids, output_ids, spans, "recorded", {}, None)
+        except TurnRefused:
+            self._num_unlocated += len(self._new_observations(index, self._messages_before(index)))
+            return []
+        if np.array_equal(self._segments.encode(prompt), prompt_ids):
+            return self._observation_spans(index, messages, context, tools, prompt, {})
+        self._num_unlocated += len(self._new_observations(index, messages))
+        return []
 
     def _insert_prompt(self, index: int) -> None:
         """Insert a prompt alone, for the observations in it."""
