@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from tests.rendering.chatml import CHATML, decode, observed, small, talk
 from tests.rendering.conversation_shapes import PARIS, PARIS_RESULT, ROME, ROME_RESULT, TOOLS, assistant, system, user
@@ -89,3 +90,10 @@ def test_recorded_ids_of_a_conversation_that_cannot_be_rendered_are_trained_all_
     rendered = Renderer(small(), observations=True).render(Trajectory(turns))
     assert [turn.how for turn in rendered.turns] == ["recorded", "recorded"]
     assert rendered.num_unlocated_observations == 1
+
+
+def test_an_observation_that_no_recorded_prompt_shows_is_counted_once() -> None:
+    seen = [Turn(k - 1 if k else None, (Message("user", f"{k}?"),), Message("assistant", "!")) for k in range(4)]
+    ids = SampledTokens((5, 6), (7,))  # the ids of another template
+    rendered = Renderer(small(), observations=True).render(Trajectory(tuple(replace(t, sampled=ids) for t in seen)))
+    assert rendered.num_unlocated_observations == 3

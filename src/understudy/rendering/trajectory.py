@@ -59,13 +59,13 @@ class TrajectoryRendering:
         self._places: dict[int, list[Place]] = {}  # by turn
         self._timelines: dict[int, Timeline | None] = {}  # by turn
         self._inspected: set[Place] = set()  # messages that were looked at
-        self._observed: set[Place] = set()  # messages whose tokens were located
+        self._observed: set[Place] = set()  # messages whose tokens were looked for
         self._turns: list[RenderedTurn] = []
         self._refusals: list[Refusal] = []
         self._control_strings: list[ControlString] = []
         self._dropped: list[DroppedContext] = []
         self._audits: list[Audit] = []
-        self._num_unlocated = 0
+        self._unlocated: set[Place] = set()  # observations whose tokens could not be told apart
 
     def run(self) -> Rendered:
         """Render all turns in order.
@@ -93,7 +93,7 @@ class TrajectoryRendering:
             refusals=tuple(self._refusals),
             control_strings=tuple(self._control_strings),
             dropped_context=tuple(self._dropped),
-            num_unlocated_observations=self._num_unlocated,
+            num_unlocated_observations=len(self._unlocated),
             audits=tuple(self._audits),
         )
 
@@ -237,11 +237,11 @@ class TrajectoryRendering:
             messages, context, tools, writer = self._start(index)
             prompt = writer.prompt(context, tools)
         except TurnRefused:
-            self._num_unlocated += len(self._new_observations(index, self._messages_before(index)))
+            self._unlocated.update(self._new_observations(index, self._messages_before(index)).values())
             return []
         if np.array_equal(self._segments.encode(prompt), prompt_ids):
             return self._observation_spans(index, messages, context, tools, prompt, {})
-        self._num_unlocated += len(self._new_observations(index, messages))
+        self._unlocated.update(self._new_observations(index, messages).values())
         return []
 
     def _insert_prompt(self, index: int) -> None:
@@ -280,7 +280,7 @@ class TrajectoryRendering:
             self._insert_prompt(index)
         except TurnRefused:
             # Not even its prompt can be rendered; the refusal above has said so.
-            self._num_unlocated += len(self._new_observations(index, self._messages_before(index)))
+            self._unlocated.update(self._new_observations(index, self._messages_before(index)).values())
 
     # What is reported beside the tree.
 
@@ -349,7 +349,8 @@ class TrajectoryRendering:
             self._observed.add((turn, n))
             tokens = observed_tokens(self._segments, prompt, *located[at]) if at in located else None
             if tokens is None:
-                self._num_unlocated += 1
+                self._unlocated.add((turn, n))
                 continue
+            self._unlocated.discard((turn, n))
             spans.append(Span(SpanKind.OBSERVATION, turn, *tokens, message=n, label=messages[at].role))
         return spans
