@@ -249,6 +249,16 @@ def test_neither_side_of_the_split_is_empty(tmp_path: Path, share: float, seed: 
     assert result.num_train + result.num_validation == 9
 
 
+@pytest.mark.parametrize("output", [".", "curated"])
+def test_a_folder_that_is_written_into_is_read_as_it_was_before(tmp_path: Path, output: str) -> None:
+    write_episodes(tmp_path / "a.jsonl", [episode(n) for n in range(5)])
+    write_episodes(tmp_path / "z.jsonl", [episode(n) for n in range(5, 20)])  # after train.jsonl and curated/
+    result = curate(CurateConfig(path=str(tmp_path), output_dir=str(tmp_path / output), validation_split=0.3))
+    train, validation = ids(result.train), ids(result.validation)
+    assert len(validation) == result.num_validation > 1
+    assert sorted(train + validation) == sorted(f"e{n}" for n in range(20))
+
+
 def test_a_single_task_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="all 3 episodes that are left are of one task"):
         run(tmp_path, [episode(n, task=1) for n in range(3)], validation_split=0.5)

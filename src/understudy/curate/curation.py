@@ -11,6 +11,7 @@ from typing import get_args
 from understudy.config import dump_config
 from understudy.errors import ConfigError, did_you_mean
 from understudy.formats import list_files, read_episodes, write_episodes
+from understudy.formats.dataset_info import split_reference
 from understudy.runs import write_atomically
 from understudy.types import Episode
 
@@ -115,9 +116,14 @@ def curate(
 
 
 def _sources(config: CurateConfig) -> list[Source]:
-    """Return what is read, the oldest first."""
+    """Return what is read, the oldest first. Folders and patterns are looked up once, before anything is written: files
+    that a pass leaves among them must not be read by the next."""
     replay, path = ([given] if isinstance(given, str) else list(given) for given in (config.replay_path, config.path))
-    return [(replay, "native")] * bool(replay) + [(path, config.format)]
+    return [(_files(replay), "native")] * bool(replay) + [(_files(path), config.format)]
+
+
+def _files(paths: list[str]) -> list[str]:
+    return paths if split_reference(paths) is not None else list_files(paths)
 
 
 def _read(sources: Iterable[Source]) -> Iterator[Episode]:
