@@ -108,6 +108,18 @@ def test_models_before_and_after_are_compared_on_the_same_observations(world_mod
     assert before.loss.loss > after.loss.loss
 
 
+def test_the_limit_of_length_counts_what_is_predicted_as_it_does_for_the_loss(
+    world_model: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in WEATHER.read_text().splitlines()[:2]]
+    data = tmp_path / "rows.jsonl"
+    for row in rows:  # what comes after the last observation is not measured, however long it is
+        row["messages"].append({"role": "assistant", "content": "and so on " * 2000})
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = predicted(tmp_path / "out", world_model, data, max_length=2000)
+    assert found.num_observations == predicted(tmp_path / "no_limit", world_model, data).num_observations
+
+
 def test_rows_without_answers_and_a_missing_model_are_refused(world_model: Path, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "Will it rain?"}, {"role": "assistant", "content": "No."}]
     write_episodes(tmp_path / "rows.jsonl", [Episode.from_messages(messages)], "native")

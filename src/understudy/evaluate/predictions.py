@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from understudy.batching import LengthLimiter
 from understudy.errors import DataError
+from understudy.objectives import Objective
 from understudy.objectives.world_model import TERM
 from understudy.policies.generation import Generator, Request, Sampling
 from understudy.runs import Progress
@@ -140,8 +144,9 @@ def measure_predictions(
     folder = model_folder(measured.model)
     objective = ObjectiveSection(name="world_model", observation_roles=config.observation_roles)
     section = ModelSection(path=folder, trust_remote_code=config.trust_remote_code)
-    renderer = make_renderer(config.rendering, section, folder, make_objective(objective))
-    found = _gather(config, measured, renderer)
+    weigher = make_objective(objective)
+    renderer = make_renderer(config.rendering, section, folder, weigher)
+    found = _gather(config, measured, renderer, weigher)
     if not found.observed:
         raise DataError("no observation that follows an action can be predicted", file=SOURCE)
     model = load_trained(
@@ -182,8 +187,12 @@ def _loss_section(config: WorldModelSection) -> LossSection:
     return LossSection(**shared, objective=objective)
 
 
-def _gather(config: WorldModelSection, measured: Measured, renderer: Renderer) -> _Gathered:
-    """Render the rows, and find the observations that follow an action."""
+def _gather(config: WorldModelSection, measured: Measured, renderer: Renderer, objective: Objective) -> _Gathered:
+    """Render the rows, and find the observations that follow an action.
+
+    Args:
+        objective: says which tokens count for the limit of length, as it does for the loss.
+    """
     limiter = LengthLimiter(config.max_length, config.max_length_policy)
     source = measured.source(config, SOURCE)
     found = _Gathered()
@@ -191,7 +200,8 @@ def _gather(config: WorldModelSection, measured: Measured, renderer: Renderer) -
         for trajectory in filter(source.selects, episode.trajectories):
             rendered = renderer.render(trajectory)
             found.num_unlocated += rendered.num_unlocated_observations
-            tree = limiter.apply(rendered.tree, place)
+            weights = objective.weigh(rendered.tree, trajectory, episode)[TERM]
+            tree = limiter.apply(rendered.tree, place, trained=partial(np.not_equal, weights, 0))
             for ids, span in _spans(tree, trajectory) if tree is not None else ():
                 if config.observation_roles is None or span.label in config.observation_roles:
                     kind = _kind(trajectory, span)
