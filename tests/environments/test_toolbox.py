@@ -70,7 +70,8 @@ def test_calls_are_checked_before_they_run(arguments: Any, result: str) -> None:
 
 def test_broken_json_and_unknown_tools_are_answered() -> None:
     box = Toolbox(book)
-    assert box.call(ToolCall("book", "{")).startswith("Error: the arguments are not a JSON object")
+    for broken in ("{", '{"a": ' * 100_000):
+        assert box.call(ToolCall("book", broken)).startswith("Error: the arguments are not a JSON object")
     assert box.call(ToolCall("bock", {})) == "Error: there is no tool 'bock'. Did you mean 'book'?"
 
 

@@ -87,15 +87,16 @@ def test_arguments_are_given_as_objects_or_verbatim_as_text() -> None:
     }
 
 
-def test_arguments_that_are_not_json_are_refused_as_objects_and_fine_as_text() -> None:
-    call = ToolCall("look", "{where")
+@pytest.mark.parametrize("arguments", ["{where", '{"a": ' * 100_000], ids=["no JSON", "nested too deeply"])
+def test_arguments_that_are_not_json_are_refused_as_objects_and_fine_as_text(arguments: str) -> None:
+    call = ToolCall("look", arguments)
     trajectory = Trajectory((Turn(None, (Message("user", "?"),), Message("assistant", "", tool_calls=(call,))),))
     rendered = Renderer(small(PRINTS_BOTH), on_refusal="skip").render(trajectory)
     assert [(refusal.code, refusal.excerpt) for refusal in rendered.refusals] == [
-        (RefusalCode.ARGUMENTS_NOT_JSON, "{where")
+        (RefusalCode.ARGUMENTS_NOT_JSON, arguments[:80])
     ]
     rendered = Renderer(small(PRINTS_BOTH), ServerProfile(tool_arguments="text")).render(trajectory)
-    assert rendered.turns[0].target == "look|{where<|im_end|>"
+    assert rendered.turns[0].target == f"look|{arguments}<|im_end|>"
 
 
 def test_template_arguments_reach_the_template() -> None:

@@ -202,5 +202,5 @@ def _calls(value: JSON, field: str) -> tuple[str | None, list[JSON]]:
 def _as_object(call: ToolCall) -> Any:
     try:
         return call.parsed_arguments()
-    except (ValueError, RecursionError):
+    except ValueError:
         return call.arguments

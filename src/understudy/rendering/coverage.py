@@ -70,7 +70,7 @@ def _content_text(message: Mapping[str, Any]) -> str:
 def _parsed(arguments: str) -> Any:
     try:
         return json.loads(arguments) if arguments.strip() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
 
 

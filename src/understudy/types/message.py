@@ -55,11 +55,14 @@ class ToolCall:
         """Return the arguments as an object.
 
         Raises:
-            ValueError: the text is not JSON, or not an object.
+            ValueError: the text is not JSON, is nested too deeply, or is not an object.
         """
         if isinstance(self.arguments, dict):
             return self.arguments
-        value = json.loads(self.arguments) if self.arguments.strip() else {}
+        try:
+            value = json.loads(self.arguments) if self.arguments.strip() else {}
+        except RecursionError:
+            raise ValueError("arguments are nested too deeply") from None
         if not isinstance(value, dict):
             raise ValueError(f"arguments are {type(value).__name__}, not an object")
         return value
