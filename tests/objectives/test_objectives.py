@@ -112,7 +112,7 @@ def test_tokens_that_two_turns_share_add_their_weights(trajectory: Trajectory) -
     assert weights["behavioral_cloning"].tolist() == [0, 1.5, 1, 0.5]
 
 
-@pytest.mark.parametrize("value", [None, True, "high", float("nan")])
+@pytest.mark.parametrize("value", [None, True, "high", float("nan"), 10**400])
 def test_a_weight_that_is_missing_or_no_number_is_refused(
     value: object, tree: TokenTree, trajectory: Trajectory
 ) -> None:
@@ -120,6 +120,12 @@ def test_a_weight_that_is_missing_or_no_number_is_refused(
     with pytest.raises(DataError, match=r"turns\[0\]\.annotations\.advantage.*needs a number") as caught:
         make("behavioral_cloning", weight_by="advantage").weigh(tree, replace(trajectory, turns=turns))
     assert caught.value.mend
+
+
+def test_a_weight_may_be_an_integer_that_is_larger_than_numpys(tree: TokenTree, trajectory: Trajectory) -> None:
+    turns = tuple(replace(turn, annotations={"score": 10**20}) for turn in trajectory.turns)
+    weights = make("behavioral_cloning", weight_by="score").weigh(tree, replace(trajectory, turns=turns))
+    assert weights["behavioral_cloning"].max() == 1e20
 
 
 @pytest.mark.parametrize("arguments", [{"bc_weight": -1.0}, {"bc_weight": 0.0, "world_model_weight": 0.0}])

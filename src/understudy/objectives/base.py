@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, DataError
-from understudy.types import Episode, Span, TokenTree, Trajectory
+from understudy.types import JSON, Episode, Span, TokenTree, Trajectory
+from understudy.types.fields import is_finite_number
 from understudy.types.tokens import Ints
 
 Weights = NDArray[np.float64]
@@ -83,8 +84,8 @@ class TurnWeights:
         if self.by == "none":
             return span.weight
         value = self._value(turn, trajectory, episode)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            found = "there is none" if value is None else f"it is {value!r}"
+        if isinstance(value, bool) or not is_finite_number(value):
+            found = "there is none" if value is None else f"it is {value!r:.40}"
             raise DataError(
                 f"weight_by is {self.by!r}, which needs a number, but {found}",
                 field=self._field(turn),
@@ -92,7 +93,7 @@ class TurnWeights:
             )
         return span.weight * float(value)
 
-    def _value(self, turn: int, trajectory: Trajectory, episode: Episode | None) -> object:
+    def _value(self, turn: int, trajectory: Trajectory, episode: Episode | None) -> JSON:
         if self.by == "reward":
             if trajectory.reward is None and episode is not None:
                 return episode.reward
