@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.rendering.chatml import small
 from tests.rendering.conversation_shapes import SHAPES
 from tests.rendering.test_real_templates import TEMPLATES, stop_table, stops_for, template_source, to_message, tokenizer
 from understudy.rendering import Renderer, ServerProfile, from_transformers
@@ -122,3 +123,43 @@ def test_text_before_calls_is_the_content(qwen3: Renderer) -> None:
 def test_reasoning_is_parted_from_the_rest(text: str, is_open: bool, reasoning: str, rest: str) -> None:
     thought = split_thinking(text, is_open=is_open)
     assert (thought.reasoning, thought.rest) == (reasoning, rest)
+
+
+TAGGED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for call in m.tool_calls or [] %}"
+    "<call>{{ call.function.name }}{% for key, value in call.function.arguments.items() %}"
+    "<arg>{{ key }}</arg><val>{{ value }}</val>{% endfor %}</call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+OPTIONAL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+
+@pytest.mark.parametrize(
+    ("written", "schema", "value"),
+    [
+        ("17", {"type": "string"}, "17"),
+        ("17", {"type": "integer"}, 17),
+        ("17", {}, 17),
+        ("17", True, 17),
+        ("17", OPTIONAL, "17"),
+        ("null", OPTIONAL, None),
+        ("17", {"type": ["string", "null"]}, "17"),
+        ("17", {"type": ["string", "integer"]}, 17),
+        ("2", {"type": "integer", "enum": [1, 2]}, 2),
+        ("2", {"enum": ["1", "2"]}, "2"),
+        ("3.5", {"type": "integer"}, 3.5),
+        ("['a']", {"type": "array"}, ["a"]),
+        ("...", {"type": "integer"}, "..."),
+        ("{1, 2}", {}, "{1, 2}"),
+        ("b'x'", {}, "b'x'"),
+    ],
+)
+def test_a_tagged_value_has_a_type_that_its_schema_allows_and_json_holds(written: str, schema: Any, value: Any) -> None:
+    syntax = derive_call_syntax(Renderer(small(TAGGED)).writer_for(None))
+    assert syntax is not None
+    tool = Tool.from_openai({"name": "look", "parameters": {"type": "object", "properties": {"at": schema}}})
+    (call,) = syntax.parse(f"<call>look<arg>at</arg><val>{written}</val></call>", [tool]).calls
+    assert call.arguments == {"at": value}
+    assert type(call.arguments["at"]) is type(value)  # type: ignore[index]
+    bare = Tool.from_openai({"name": "look", "parameters": {"type": "object", "properties": None}})
+    assert syntax.parse(f"<call>look<arg>at</arg><val>{written}</val></call>", [bare]).calls

@@ -15,7 +15,7 @@ import ast
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,15 @@ _KEYS = ("qzkeya", "qzkeyb")
 _OBJECT_START = re.compile(r"\s*\{")
 _NAME = re.compile(r"[^\s\"'<>(){}\[\],|]+")
 _BARE = re.compile(r"[\s\[{]*\"name\"\s*:\s*\"")
+_JSON_TYPES: dict[type, tuple[str, ...]] = {
+    type(None): ("null",),
+    bool: ("boolean",),
+    int: ("integer", "number"),
+    float: ("number",),
+    list: ("array",),
+    dict: ("object",),
+}
+"""Python's types, and what JSON schema calls their values; of a text its quotes would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ class CallSyntax:
         opened = self.opening.search(text)
         if opened is None or (self.is_bare and text[: opened.start()].strip()):
             return ParsedOutput(text)
-        schemas = {tool.name: tool.parameters.get("properties", {}) for tool in tools}
+        schemas = {tool.name: tool.parameters.get("properties") for tool in tools}
         calls: list[ToolCall] = []
         named_from: int | None = opened.end()
         while named_from is not None:
@@ -99,7 +108,7 @@ class CallSyntax:
             if joined is None:
                 return ParsedOutput(text)
             name = text[named_from : joined.start()]
-            read = self._arguments(text, joined, schemas.get(name, {}))
+            read = self._arguments(text, joined, schemas.get(name) or {})
             if read is None or _NAME.fullmatch(name) is None:
                 return ParsedOutput(text)
             arguments, end = read
@@ -277,16 +286,50 @@ def _read_tagged(
     return arguments, at
 
 
-def _typed(value: str, schema: Mapping[str, Any]) -> JSON:
-    """Return a tagged value: text where the schema says so, else JSON where it is that."""
-    if schema.get("type") == "string" or "enum" in schema:
+def _typed(value: str, schema: Any) -> JSON:
+    """Return a tagged value as its schema has it: text where only that fits, else JSON where it is that."""
+    types = _types_of(schema)
+    if types == {"string"}:
         return value
-    for read in (json.loads, ast.literal_eval):  # some templates print lists and objects as Python does
+    found = [one for one in _readings(value) if _is_json(one)]
+    for one in found:
+        if types is None or not types.isdisjoint(_JSON_TYPES.get(type(one), ())):
+            return one
+    return value if not found or (types is not None and "string" in types) else found[0]
+
+
+def _types_of(schema: Any) -> set[str] | None:
+    """Return the types that a schema allows; None where it does not say."""
+    if not isinstance(schema, Mapping):
+        return None
+    if isinstance(schema.get("enum"), list):
+        return {name for item in schema["enum"] for name in _JSON_TYPES.get(type(item), ("string",))}
+    types = schema.get("type")
+    if isinstance(types, str | list):
+        return {types} if isinstance(types, str) else set(map(str, types))
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if not isinstance(options, list):
+        return None
+    each = [_types_of(option) for option in options]
+    return None if None in each else {name for types in each if types is not None for name in types}
+
+
+def _readings(value: str) -> Iterator[Any]:
+    """Yield what a text stands for as JSON, and as Python: some templates print lists and objects so."""
+    for read in (json.loads, ast.literal_eval):
         try:
-            return read(value)
+            yield read(value)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-    return value
+
+
+def _is_json(value: Any) -> bool:
+    """Say whether JSON can hold a value: Python also reads ``...``, sets, bytes, and objects with numbers for keys."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
+    return (
+        all(map(_is_json, value)) if isinstance(value, list) else value is None or isinstance(value, str | int | float)
+    )
 
 
 def _reads_back(syntax: CallSyntax, writer: TurnWriter, *, num_calls: int, as_text: bool) -> bool:
