@@ -23,7 +23,7 @@ from understudy.policies.human import HumanPolicy, PlayerLeft, read_action
 from understudy.policies.random_policy import RandomPolicy
 from understudy.policies.replay import ReplayPolicy
 from understudy.policies.scripted import ExpertPolicy, ScriptedPolicy
-from understudy.types import Episode, Message, ToolCall
+from understudy.types import Episode, Message, Tool, ToolCall
 
 
 def context(*messages: Message, observation: Observation | None = None, tools: Any = (), seed: int = 0) -> Context:
@@ -69,6 +69,20 @@ def test_random_choices_depend_on_the_seed_only() -> None:
         for seeds in (range(9), range(9), range(9, 18))
     )
     assert first == again != other
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{"at": {"type": ["string", "null"]}}, {"at": True}, {"at": {"type": "array", "items": True}}, None],
+    ids=["several types", "anything", "a list of anything", "null"],
+)
+def test_tools_with_schemas_that_say_little_are_called_too(properties: Any) -> None:
+    tool = Tool.from_openai({"name": "look", "parameters": {"type": "object", "properties": properties}})
+    for seed in range(10):
+        (call,) = asyncio.run(RandomPolicy(only_calls=True).act(context(tools=(tool,), seed=seed))).message.tool_calls
+        assert call.parsed_arguments().keys() <= {"at"}
+    line = "/look" if properties is None else "/look at=1"
+    assert read_action(line, [tool]).tool_calls[0].name == "look"
 
 
 def test_random_words_are_left_out_where_only_calls_are_wanted() -> None:

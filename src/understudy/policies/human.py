@@ -74,7 +74,7 @@ class HumanPolicy(Policy):
 
     def _show_tools(self, tools: Sequence[Tool]) -> None:
         for tool in tools:
-            names = " ".join(tool.parameters.get("properties", {}))
+            names = " ".join(tool.parameters.get("properties") or {})
             self._console.print(f"/{tool.name} {names}: {tool.description}", markup=False)
 
 
@@ -113,7 +113,7 @@ def _arguments(text: str, tool: Tool) -> dict[str, JSON]:
         value = json.loads(text)
         assert isinstance(value, dict)
         return value
-    properties = tool.parameters.get("properties", {})
+    properties = tool.parameters.get("properties") or {}
     if len(properties) == 1 and not text.startswith(f"{next(iter(properties))}="):
         return {next(iter(properties)): _value(text, next(iter(properties.values())))} if text else {}
     out: dict[str, JSON] = {}
@@ -125,6 +125,7 @@ def _arguments(text: str, tool: Tool) -> dict[str, JSON]:
     return out
 
 
-def _value(text: str, schema: dict[str, JSON]) -> JSON:
+def _value(text: str, schema: JSON) -> JSON:
     """Read a value as JSON where the parameter is no text."""
-    return text if schema.get("type", "string") == "string" else json.loads(text)
+    kind = schema.get("type", "string") if isinstance(schema, dict) else "string"
+    return text if kind == "string" else json.loads(text)

@@ -49,20 +49,23 @@ class RandomPolicy(Policy):
         return Action(with_call_ids(message, context.messages))
 
 
-def _value(rng: random.Random, schema: Mapping[str, Any], words: Sequence[str]) -> JSON:
-    """Return a random value that fits a JSON schema."""
-    if "enum" in schema:
-        return rng.choice(schema["enum"])
-    if "anyOf" in schema:
-        return _value(rng, rng.choice(schema["anyOf"]), words)
-    kind = schema.get("type", "string")
-    if kind == "object" or "properties" in schema:
-        required = schema.get("required", ())
-        properties = schema.get("properties", {})
+def _value(rng: random.Random, schema: Any, words: Sequence[str]) -> JSON:
+    """Return a random value that fits a JSON schema, or some words where that is no object and so says nothing."""
+    given: Mapping[str, Any] = schema if isinstance(schema, Mapping) else {}
+    if "enum" in given:
+        return rng.choice(given["enum"])
+    if "anyOf" in given:
+        return _value(rng, rng.choice(given["anyOf"]), words)
+    kind = given.get("type", "string")
+    if isinstance(kind, list):
+        return _value(rng, {**given, "type": rng.choice(kind)}, words)
+    if kind == "object" or "properties" in given:
+        required = given.get("required") or ()
+        properties = given.get("properties") or {}
         chosen = [name for name in properties if name in required or rng.random() < 0.5]
         return {name: _value(rng, properties[name], words) for name in chosen}
     if kind == "array":
-        return [_value(rng, schema.get("items", {}), words) for _ in range(rng.randint(0, MAX_ITEMS))]
+        return [_value(rng, given.get("items"), words) for _ in range(rng.randint(0, MAX_ITEMS))]
     simple: dict[str, Callable[[], JSON]] = {
         "integer": lambda: rng.randint(SMALLEST, LARGEST),
         "number": lambda: round(rng.uniform(SMALLEST, LARGEST), 2),
