@@ -83,3 +83,6 @@ def test_a_broken_adapter_config_is_refused(tmp_path) -> None:
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
         base_of(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(ConfigError, match="names no base model"):
+        base_of(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from tests.training import make_base
 from understudy.errors import ConfigError
@@ -78,6 +79,17 @@ def test_an_adapter_for_another_model_is_refused(base, tmp_path) -> None:
     add_adapter(other, LoraSettings(r=2)).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ConfigError, match="does not fit the model"):
         load_adapter(load_model(base), tmp_path / "adapter")
+
+
+def test_an_adapter_that_is_cut_off_or_lacks_weights_is_refused(base, tmp_path) -> None:
+    add_adapter(load_model(base), LoraSettings(r=2)).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    whole, weights = file.read_bytes(), load_file(file)
+    others = {name.replace("layers.", "blocks."): weight for name, weight in weights.items()}
+    for content in (whole[: len(whole) // 2], save(others), save(dict(list(weights.items())[1:]))):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match="does not fit the model"):
+            load_adapter(load_model(base), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def base_of(adapter: str | Path) -> str:
         config = json.loads((Path(adapter) / ADAPTER_CONFIG).read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{adapter}/{ADAPTER_CONFIG}: cannot be read: {error}") from error
-    base = config.get("base_model_name_or_path")
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{adapter}/{ADAPTER_CONFIG}: names no base model; give it with --base")
     return base

@@ -82,10 +82,14 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool 
         MissingDependency: PEFT is not installed.
     """
     peft = require_peft("an adapter")
+    from safetensors import SafetensorError
+
     try:
         with _quiet():
+            # Layers without their weights would be as new, and the model as if it had no adapter: PEFT only warns.
+            warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
             return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, RuntimeError, OSError, SafetensorError, UserWarning) as error:
         raise ConfigError(
             f"{folder}: this adapter does not fit the model: {' '.join(str(error).split())[:300]}"
         ) from error
