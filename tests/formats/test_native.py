@@ -60,6 +60,8 @@ def test_an_unknown_version_is_refused_with_the_mend(version: Any) -> None:
         ("trajectories.0.turns.0.action.role", 5, "trajectories[0].turns[0].action.role: expected text, not a number"),
         ("trajectories.0.turns.0.observation.0.content.0.type", "video", "content[0].type: unknown type 'video'"),
         ("trajectories.0.turns.1.parent", 1, "trajectories[0]: turns[1].parent is 1: not an earlier turn"),
+        ("trajectories.0.turns.0.sampled.prompt_ids", [1, -1], "sampled: prompt_ids: a token id is a number from 0"),
+        ("trajectories.0.turns.0.sampled.output_ids", [2**31], "sampled: output_ids: a token id is a number from 0"),
         ("trajectories.0.turns.0.sampled.prompt_ids", [1, "2"], "sampled.prompt_ids[1]: expected a whole number"),
         ("trajectories.0.turns.0.annotations", [], "annotations: expected an object, not a list"),
     ],

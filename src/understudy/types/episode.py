@@ -20,6 +20,9 @@ from .openai_tools import tools_from_openai
 
 SCHEMA_VERSION = 1
 
+MAX_TOKEN_ID = 2**31 - 1
+"""Ids are kept in 32 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampledTokens:
@@ -32,6 +35,12 @@ class SampledTokens:
     prompt_ids: tuple[int, ...]
     output_ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, ids in (("prompt_ids", self.prompt_ids), ("output_ids", self.output_ids)):
+            for outermost in (min(ids, default=0), max(ids, default=0)):
+                if not 0 <= outermost <= MAX_TOKEN_ID:
+                    raise ValueError(f"{name}: a token id is a number from 0 to {MAX_TOKEN_ID:,}, not {outermost:,}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ class TestMessages:
             (
                 "{sampled: {prompt_ids: p, output_ids: o}}",
                 assistant(p=[1]),
-                "m[0].output_ids: recorded token ids are a list of integers from 0 up",
+                "m[0].output_ids: recorded token ids are a list of integers from 0 to 2,147,483,647",
             ),
             (
                 "{sampled: {prompt_ids: p, output_ids: o, logprobs: l}}",

@@ -9,6 +9,7 @@ from typing import Any
 
 from understudy.errors import FormatError, did_you_mean
 from understudy.types import JSON, Message, SampledTokens
+from understudy.types.episode import MAX_TOKEN_ID
 from understudy.types.fields import kind
 from understudy.types.openai import message_from_openai, message_weight
 
@@ -181,8 +182,8 @@ def sampled_tokens(prompt_ids: JSON, output_ids: JSON, logprobs: JSON = None) ->
     if not prompt_ids and not output_ids:
         return None
     for ids, name in ((prompt_ids, "prompt_ids"), (output_ids, "output_ids")):
-        if not isinstance(ids, list) or not ids or not all(type(i) is int and i >= 0 for i in ids):
-            raise FormatError("recorded token ids are a list of integers from 0 up", field=name)
+        if not isinstance(ids, list) or not ids or not all(type(i) is int and 0 <= i <= MAX_TOKEN_ID for i in ids):
+            raise FormatError(f"recorded token ids are a list of integers from 0 to {MAX_TOKEN_ID:,}", field=name)
     if not logprobs:
         return SampledTokens(tuple(prompt_ids), tuple(output_ids))
     if not isinstance(logprobs, list) or not all(isinstance(p, int | float) for p in logprobs):
