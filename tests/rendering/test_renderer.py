@@ -22,6 +22,7 @@ from understudy.types import (
     SampledTokens,
     Span,
     SpanKind,
+    Tool,
     Trajectory,
     Turn,
 )
@@ -217,12 +218,15 @@ def test_the_fingerprint_changes_with_each_ingredient_and_with_nothing_else() ->
 
 # What is refused and what is reported.
 
+HALF = (Tool.from_openai({"name": "look", "description": "half \udc00"}),)
+
 
 @pytest.mark.parametrize(
     ("turn", "code"),
     [
         (Turn(None, (Message("user", (ImagePart("x.png"),)),), Message("assistant", "1")), RefusalCode.HAS_IMAGES),
         (Turn(None, (Message("user", "half \udc00"),), Message("assistant", "1")), RefusalCode.LONE_SURROGATE),
+        (Turn(None, (Message("user", "1?"),), Message("assistant", "1"), HALF), RefusalCode.LONE_SURROGATE),
         (Turn(None, (), Message("assistant", "1")), RefusalCode.EMPTY_CONTEXT),
     ],
 )

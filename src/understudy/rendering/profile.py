@@ -8,12 +8,13 @@ as an empty text, the text parts of a content list joined by a line feed.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from understudy.config import ConfigModel
-from understudy.types import ImagePart, Message, ReasoningPart, TextPart, ToolCall
+from understudy.types import ImagePart, Message, ReasoningPart, TextPart, Tool, ToolCall, tools_to_openai
 
 from .refusal import RefusalCode, TurnRefused
 
@@ -104,14 +105,33 @@ class ServerProfile(ConfigModel):
         return ({"id": call.id} if call.id is not None else {}) | out
 
 
-def _refuse_surrogates(prepared: dict[str, Any]) -> None:
-    """Refuse text that UTF-8 cannot hold, wherever it stands in the prepared message."""
+def prepare_tools(tools: Sequence[Tool]) -> list[dict[str, Any]] | None:
+    """Return what the template gets as ``tools``: None when there are none.
+
+    Raises:
+        TurnRefused: a text in them is not valid Unicode.
+    """
+    given = tools_to_openai(tools)
+    if given is not None:
+        _refuse_surrogates(given)
+    return given
+
+
+def _refuse_surrogates(prepared: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """Refuse text that UTF-8 cannot hold, wherever it stands in a prepared message or in tools."""
     try:
-        text = "\n".join(prepared.values())
+        text = "\n".join(prepared.values() if isinstance(prepared, dict) else prepared)  # type: ignore[arg-type]
     except TypeError:  # not only texts
-        text = json.dumps(prepared, ensure_ascii=False)
+        text = _as_text(prepared)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         excerpt = text[max(0, error.start - 20) : error.end + 20].encode("ascii", "backslashreplace").decode()
         raise TurnRefused(RefusalCode.LONE_SURROGATE, "the text is not valid Unicode", excerpt) from None
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        raise TurnRefused(RefusalCode.ARGUMENTS_NOT_JSON, "a value is nested too deeply") from None

@@ -12,11 +12,11 @@ import json
 from typing import Any
 
 from understudy.errors import RenderError, did_you_mean
-from understudy.types import Trajectory, tools_to_openai
+from understudy.types import Trajectory
 
 from .continuation import TurnWriter
 from .huggingface import ModelTokenizer
-from .profile import ServerProfile
+from .profile import ServerProfile, prepare_tools
 from .rendered import Rendered
 from .segments import VERIFY_EVERY, SegmentTokenizer
 from .stops import StopTokens
@@ -104,7 +104,7 @@ class Renderer:
         total = 0
         for leaf in trajectory.leaves():
             messages = [self.profile.prepare(message) for message in trajectory.messages(leaf)]
-            text = self._writers.whole(messages, tools_to_openai(trajectory.tools(leaf)))
+            text = self._writers.whole(messages, prepare_tools(trajectory.tools(leaf)))
             total += len(self.segments.encode(text))
         return total
 

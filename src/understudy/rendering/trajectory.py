@@ -14,11 +14,12 @@ from zlib import crc32
 import numpy as np
 
 from understudy.errors import RenderError
-from understudy.types import Message, SampledTokens, Span, SpanKind, TokenTreeBuilder, Trajectory, tools_to_openai
+from understudy.types import Message, SampledTokens, Span, SpanKind, TokenTreeBuilder, Trajectory
 
 from .continuation import Prepared, TurnWriter
 from .coverage import holds
 from .observations import locate_contents, observed_tokens
+from .profile import prepare_tools
 from .refusal import Refusal, RefusalCode, TurnRefused
 from .rendered import Audit, ControlString, DroppedContext, Rendered, RenderedTurn
 from .template import Timeline
@@ -54,7 +55,7 @@ class TrajectoryRendering:
         self._options = options
         self._builder = TokenTreeBuilder()
         self._prepared: dict[int, Prepared | TurnRefused] = {}  # by id(message), which the trajectory keeps alive
-        self._tools: dict[int, Any] = {}  # by root turn
+        self._tools: dict[int, list[dict[str, Any]] | TurnRefused | None] = {}  # by root turn
         self._contexts: dict[int, list[Message]] = {}  # by turn
         self._places: dict[int, list[Place]] = {}  # by turn
         self._timelines: dict[int, Timeline | None] = {}  # by turn
@@ -104,7 +105,10 @@ class TrajectoryRendering:
         self._writers.forget()
         for index, turn in enumerate(self._trajectory.turns):
             if turn.parent is None:
-                self._tools[index] = tools_to_openai(turn.tools)
+                try:
+                    self._tools[index] = prepare_tools(turn.tools)
+                except TurnRefused as refused:
+                    self._tools[index] = refused
             for message in (*turn.observation, *((turn.action,) if turn.action else ())):
                 try:
                     self._prepared[id(message)] = self._writers.profile.prepare(message)
@@ -164,6 +168,8 @@ class TrajectoryRendering:
         if not messages:
             raise TurnRefused(RefusalCode.EMPTY_CONTEXT, "no message stands before the turn")
         tools = self._tools[self._trajectory.lineage(index)[0]]
+        if isinstance(tools, TurnRefused):
+            raise tools
         return messages, [self._require(message) for message in messages], tools, self._writers.for_tools(tools)
 
     def _known(self, index: int, position: int) -> tuple[str, str] | None:
