@@ -61,6 +61,11 @@ def test_a_trained_tokenizer_encodes_any_text_and_keeps_special_tokens_whole() -
     assert tokenizer.get_vocab() == train_tokenizer(TEXTS, vocab_size=300).get_vocab()
 
 
+def test_a_tokenizer_is_trained_on_texts_with_half_of_a_utf16_pair_too() -> None:
+    with_half, replaced = (train_tokenizer([*TEXTS, text], vocab_size=300) for text in ("half \ud83d", "half ?"))
+    assert with_half.get_vocab() == replaced.get_vocab()
+
+
 def test_a_vocabulary_that_cannot_hold_all_bytes_is_refused() -> None:
     with pytest.raises(ConfigError, match="bytes and special tokens"):
         train_tokenizer(TEXTS, vocab_size=200)

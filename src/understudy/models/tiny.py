@@ -144,7 +144,8 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    # Half of a UTF-16 pair has no bytes; whoever renders such a text refuses it, with its row.
+    tokenizer.train_from_iterator((text.encode(errors="replace").decode() for text in texts), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=stop_token,
