@@ -54,9 +54,13 @@ def test_rows_that_fit_no_format_are_refused_with_their_keys() -> None:
 def test_an_empty_file_cannot_be_told_but_can_be_read_by_name(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.touch()
-    with pytest.raises(FormatError, match="there is no row to tell the format by"):
+    with pytest.raises(FormatError, match="there is no row to tell the format by") as caught:
         list(read_episodes(file))
+    assert caught.value.file == str(file)
     assert list(read_episodes(file, "messages")) == []
+    file.write_text("{\n")
+    with pytest.raises(FormatError, match="there is no row to tell the format by: none of 1 can be read"):
+        list(read_episodes(file, skip_bad=True))
 
 
 def test_a_typo_in_a_format_name_gets_a_hint() -> None:

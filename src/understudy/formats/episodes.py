@@ -90,6 +90,12 @@ class EpisodeReader:
             found.append(row)
             if len(found) == NUM_SNIFFED_ROWS:
                 break
+        if not found:
+            first, *more = self.files()
+            place = f"{first} and {len(more):,} more files" if more else first
+            bad = f": none of {self.num_rejected:,} can be read" if self.num_rejected else ""
+            mend = "give data that has rows; with the format named, none is no error"
+            raise FormatError(f"there is no row to tell the format by{bad}", file=place, mend=mend)
         self.detection = detect(found)
         return head
 
