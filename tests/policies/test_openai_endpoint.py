@@ -178,6 +178,13 @@ def test_what_no_retry_can_save_is_not_tried_again() -> None:
         assert server.num_requests == 1
 
 
+def test_half_of_a_utf16_pair_is_said_at_once_and_not_taken_for_a_broken_reply() -> None:
+    with OpenAIServer(saying("x")) as server, pytest.raises(PolicyError, match="cannot be sent") as caught:
+        ask(server, Message("user", "half \ud83d"))
+    assert "attempts" not in str(caught.value)
+    assert server.bodies == []
+
+
 def test_one_percent_of_each_fault_costs_no_episode() -> None:
     rng = random.Random(3)
     drawn = [rng.choice(FAULTS) if rng.random() < 0.05 else None for _ in range(2000)]

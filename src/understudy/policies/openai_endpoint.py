@@ -148,6 +148,8 @@ class EndpointPolicy(Policy):
             raise Retryable(self._disconnected(error)) from error
         except openai.APIStatusError as error:
             raise self._explained(error) from error
+        except UnicodeEncodeError as error:  # before anything was sent, and so each time
+            raise PolicyError(f"the conversation holds half of a UTF-16 pair, which cannot be sent: {error}") from error
         except ValueError as error:
             raise Retryable(f"the reply is not JSON: {error}") from error
         return self._action(reply, context)
