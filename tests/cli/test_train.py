@@ -73,6 +73,15 @@ def test_all_keys_can_be_listed(capsys) -> None:
         assert re.search(rf"^  {re.escape(key)}[ ,]", listed, re.MULTILINE)
 
 
+def test_a_config_is_known_by_its_file_wherever_that_lies(settings, tmp_path, capsys) -> None:
+    (tmp_path / "lr=1e-4").mkdir()
+    moved = settings.rename(tmp_path / "lr=1e-4" / "run.yaml")
+    assert main(["train", str(moved), "--dry-run", "train.max_steps=1"]) == 0
+    for verb in ("collect", "curate"):
+        assert main([verb, str(moved)]) == 2
+        assert f"{moved}: " in capsys.readouterr().err, "it was read, and is the config of another verb"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, TypeVar
 
 from understudy.registry import TABLES
@@ -40,5 +41,10 @@ def read_config(args: argparse.Namespace, model: type[Config]) -> Config | None:
         print(config_help(model), end="")
         return None
     given = list(args.config)
-    path = given.pop(0) if given and "=" not in given[0] else None
+    path = given.pop(0) if given and names_file(given[0]) else None
     return load_config(model, path, given)
+
+
+def names_file(argument: str) -> bool:
+    """Say whether an argument names a config and is no KEY=VALUE: a folder may be called ``lr=1e-4``."""
+    return "=" not in argument or os.path.isfile(argument)

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .configuring import names_file
 from .console import messages, results, show_log
 from .parser import Parser
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.keys:
         print(config_help(TrainConfig), end="")
         return 0
-    if args.config is None or "=" in args.config:
+    if args.config is None or not names_file(args.config):
         from understudy.errors import ConfigError
 
         raise ConfigError("name the config file first, then its keys: understudy train CONFIG KEY=VALUE …")
