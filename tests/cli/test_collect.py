@@ -176,6 +176,18 @@ def test_an_episode_of_a_mix_is_saved_under_the_name_of_its_environment(tmp_path
     assert (episode.environment, episode.task["environment"], episode.success) == ("maze", "maze", True)
 
 
+def test_an_environment_that_was_played_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\n"
+        "from understudy.environments.grid import Grid\n"
+        "class Own(Grid):\n"
+        "    async def close(self):\n"
+        "        Path(__file__).with_name('closed').touch()\n"
+    )
+    assert main(["play", f"{tmp_path}/own.py:Own", "size=4", "--policy", "expert"]) == 0
+    assert (tmp_path / "closed").exists()
+
+
 def test_a_person_plays_at_the_terminal() -> None:
     done = run_command("play", GUESSING, input="/guess 50\nhello\n/quit\n")
     assert done.returncode == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from understudy.errors import ConfigError
@@ -18,6 +19,7 @@ from .console import messages, results
 from .parser import Parser, one_of
 
 if TYPE_CHECKING:
+    from understudy.collect import Play
     from understudy.environments import Environment
     from understudy.policies import Policy
     from understudy.types import JSON, Episode
@@ -51,7 +53,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from understudy import registry
-    from understudy.collect import Play, play_episode
+    from understudy.collect import Play
     from understudy.formats import write_episodes
 
     environment: Environment = registry.create("environments", args.environment, _read_arguments(args.arguments))
@@ -69,10 +71,22 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         split=args.split,
     )
-    episode = asyncio.run(play_episode(environment, policies, play))
+    episode = asyncio.run(_played(environment, policies, play))
     if args.save:
         write_episodes(args.save, [episode])
     return _show(episode, agent, watched=args.policy != "human")
+
+
+async def _played(environment: Environment, policies: Mapping[str, Policy], play: Play) -> Episode:
+    """Play the episode, and let go of what environment and policies hold."""
+    from understudy.collect import play_episode
+
+    try:
+        return await play_episode(environment, policies, play)
+    finally:
+        for policy in policies.values():
+            await policy.close()
+        await environment.close()
 
 
 def _read_arguments(given: list[str]) -> dict[str, JSON]:
