@@ -54,6 +54,15 @@ def test_reasoning_parts_become_the_reasoning(qwen3: ModelTokenizer) -> None:
     assert rendered.turns[0].target == "<think>\nOne.\n</think>\n\n1<|im_end|>"
 
 
+@pytest.mark.parametrize("text", ["Two.", "One. "])
+def test_two_different_reasonings_of_a_message_are_refused(qwen3: ModelTokenizer, text: str) -> None:
+    action = Message("assistant", (ReasoningPart(text), TextPart("1")), reasoning_content="One.")
+    trajectory = Trajectory((Turn(None, (Message("user", "1?"),), action),))
+    rendered = Renderer(qwen3, on_refusal="skip").render(trajectory)
+    codes = [refusal.code for refusal in rendered.refusals]
+    assert codes == ([RefusalCode.DROPS_REASONING] if text == "Two." else [])
+
+
 CALLS = CHATML.replace(
     "{{ m.content }}", "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}ARGUMENTS{% endfor %}"
 )

@@ -57,7 +57,8 @@ class ServerProfile(ConfigModel):
         """Return the dict that the template gets for `message`.
 
         Raises:
-            TurnRefused: the message holds images, or arguments that are not JSON where objects are due.
+            TurnRefused: the message holds images, two different reasonings, or arguments that are not JSON where
+                objects are due.
         """
         content, reasoning = self._content(message)
         out: dict[str, Any] = {"role": message.role}
@@ -84,9 +85,12 @@ class ServerProfile(ConfigModel):
             raise TurnRefused(RefusalCode.HAS_IMAGES, f"a {message.role} message holds images")
         texts = [part.text for part in message.content if isinstance(part, TextPart)]
         thoughts = [part.text for part in message.content if isinstance(part, ReasoningPart)]
-        reasoning = message.reasoning_content
+        reasoning, together = message.reasoning_content, "\n".join(thoughts)
         if reasoning is None and thoughts:
-            reasoning = "\n".join(thoughts)
+            reasoning = together
+        elif reasoning is not None and together.strip() not in ("", reasoning.strip()):
+            reason = f"a {message.role} message has two reasonings, and a template gets one"
+            raise TurnRefused(RefusalCode.DROPS_REASONING, reason, together.strip()[:60])
         if self.content_parts == "keep":
             return [{"type": "text", "text": text} for text in texts], reasoning
         return "\n".join(texts), reasoning
