@@ -84,6 +84,21 @@ def test_reasoning_inside_the_content_counts_as_reasoning(qwen3: ModelTokenizer)
     assert ways(rendered) == [("direct", "<think>\nOne.\n</think>\n\n1<|im_end|>")]
 
 
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        ("Well. <think>One.</think>1", "Well."),
+        ("<think>One.</think>Perhaps 2.<think>No.</think>1", "Perhaps 2."),
+        ("<think>One.</think><think>Two.</think>1", "Two."),
+    ],
+)
+def test_what_a_template_leaves_out_around_reasoning_is_missed(qwen3: ModelTokenizer, content: str, lost: str) -> None:
+    rendered = render(qwen3, [user("1?"), assistant(content)])
+    assert [(refusal.code, refusal.excerpt) for refusal in rendered.refusals] == [(RefusalCode.DROPS_CONTENT, lost)]
+    verbatim = render(small(CHATML), [user("1?"), assistant(content)])
+    assert [turn.target for turn in verbatim.turns] == [f"{content}<|im_end|>"]
+
+
 def test_a_turn_with_reasoning_switches_a_template_to_thinking_where_it_must() -> None:
     rendered = render(small(SWITCHED), [user("1?"), assistant("1", reasoning="One.")])
     assert ways(rendered) == [("direct", "<think>\nOne.\n</think>\n\n1<|im_end|>")]

@@ -18,8 +18,9 @@ def require_covered(message: Mapping[str, Any], target: str) -> None:
     """
     content = _content_text(message)
     reasoning, answer = split_reasoning(content)
-    if not holds(target, answer):
-        raise TurnRefused(RefusalCode.DROPS_CONTENT, "the template does not print the content", answer.strip()[:60])
+    for text in (answer, *_around_reasoning(content)):
+        if not holds(target, text):
+            raise TurnRefused(RefusalCode.DROPS_CONTENT, "the template does not print the content", text.strip()[:60])
     thoughts = message.get("reasoning_content")
     for thought in (reasoning, thoughts if isinstance(thoughts, str) else ""):
         if not holds(target, thought):
@@ -42,6 +43,14 @@ def split_reasoning(content: str) -> tuple[str, str]:
         return "", content
     head, answer = content.split(THINK_CLOSE)[0], content.split(THINK_CLOSE)[-1]
     return head.split(THINK_OPEN)[-1], answer
+
+
+def _around_reasoning(content: str) -> list[str]:
+    """Return what stands before the first reasoning of a content, and what of it lies between the first and the answer:
+    text and further reasonings, which templates that take a content apart leave out."""
+    first, *more = content.split(THINK_CLOSE)[:-1] or [""]
+    pieces = first.split(THINK_OPEN)[:-1]
+    return pieces + [piece for part in more for piece in part.split(THINK_OPEN)]
 
 
 def holds(text: str, part: str) -> bool:
