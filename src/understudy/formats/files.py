@@ -29,7 +29,6 @@ Source = str | Path | Sequence[str | Path]
 
 STDIN = "<stdin>"
 _JSON_LINES = (".jsonl", ".ndjson")
-_COMPRESSED = (".gz", ".zst")
 DATA_SUFFIXES = (
     *(kind + packed for kind in (".json", *_JSON_LINES) for packed in ("", ".gz", ".zst")),
     ".parquet",

@@ -22,8 +22,6 @@ class StopTokens:
 
     def __init__(self, texts: tuple[str, ...], segments: SegmentTokenizer) -> None:
         self.texts = texts
-        longest_first = sorted(texts, key=len, reverse=True)
-        self._stop_pattern = re.compile("|".join(map(re.escape, longest_first))) if texts else None
         controls = sorted({*texts, *segments.added}, key=len, reverse=True)
         self._control_pattern = re.compile("|".join(map(re.escape, controls))) if controls else None
 

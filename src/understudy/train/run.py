@@ -137,6 +137,8 @@ def _build(
     data = inputs.data
     model = load_trainable(inputs.config, inputs.base, found.path if found else None, device)
     adapter = ModelAdapter(model)
+    if inputs.config.train.gradient_checkpointing:
+        adapter.enable_gradient_checkpointing()
     settings = with_possible_layout(adapter, inputs.config.train)
     check_fits(data, settings, takes_trees=settings is inputs.config.train)
     check_vocabulary(data, adapter.num_embeddings)

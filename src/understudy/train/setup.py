@@ -6,7 +6,6 @@ Each function builds one part, and refuses what cannot work with a message that 
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,10 +166,6 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
     if config.train.fp16:
         _check_scalable(model)
     model.train()
-    if config.train.gradient_checkpointing:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # the new name is not in every version that is supported
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
 
 

@@ -21,8 +21,7 @@ class LossSums:
 
     Args:
         nll, weight, correct: [terms, sources] sums of weight * nll, of |weight|, and of |weight| where the label had
-        the
-            largest logit. Nll in nats.
+            the largest logit. Nll in nats.
         num_tokens: tokens computed.
         num_row_tokens: tokens that separate rows would compute.
         bad_names: examples whose loss was not finite.
@@ -47,15 +46,6 @@ class LossSums:
         np.add.at(self.nll, where, targets.entry_weight * nll[targets.entry_target])
         np.add.at(self.weight, where, size)
         np.add.at(self.correct, where, size * correct[targets.entry_target])
-
-    def merge(self, other: LossSums) -> None:
-        """Add another's sums to these."""
-        self.nll += other.nll
-        self.weight += other.weight
-        self.correct += other.correct
-        self.num_tokens += other.num_tokens
-        self.num_row_tokens += other.num_row_tokens
-        self.bad_names += other.bad_names
 
     def packed(self) -> Doubles:
         """Return all numbers as one array, for an all-reduce."""
