@@ -18,7 +18,7 @@ from understudy.errors import ConfigError, EnvironmentFault
 from understudy.formats.native import Native
 from understudy.policies import Action, Context, ContextLengthExceeded, EpisodeStart, Policy, Usage
 from understudy.rendering import Renderer
-from understudy.types import Episode, Message, SampledTokens, Tool
+from understudy.types import Episode, Message, SampledTokens, Tool, ToolCall
 
 TOOL_A, TOOL_B = (
     Tool({"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}})
@@ -127,6 +127,41 @@ def test_the_policy_sees_exactly_what_is_recorded() -> None:
     for index, context in enumerate(policy.seen):
         assert list(context.messages) == trajectory.messages(index)[:-1]
         assert context.tools == trajectory.tools(index)
+
+
+class Careless:
+    """An environment that takes what it is given apart, and tells the same object again with another content."""
+
+    agents = ("agent",)
+
+    def __init__(self) -> None:
+        self.info: dict[str, Any] = {"seen": []}
+
+    async def reset(self, task: Any = None, *, seed: int | None = None) -> Step:
+        self.goal = task.pop("goal")
+        return asks(info=self.info)
+
+    async def step(self, actions: Mapping[str, Message]) -> Step:
+        self.info["seen"].append(actions["agent"].tool_calls[0].parsed_arguments().pop("to"))
+        return END if self.info["seen"][-1] == self.goal else asks(info=self.info)
+
+    async def close(self) -> None:
+        pass
+
+
+class Going(Policy):
+    async def act(self, context: Context) -> Action:
+        return Action(Message("assistant", tool_calls=(ToolCall("go", {"to": context.turn}, "call"),)))
+
+
+def test_nothing_that_an_environment_does_later_changes_what_is_recorded() -> None:
+    task = {"goal": 1}
+    episode = play(Careless(), Going(), Play(id="e", task=task))
+    (trajectory,) = episode.trajectories
+    assert episode.error is None
+    assert (episode.task, task) == ({"goal": 1}, {"goal": 1})
+    assert [turn.action.tool_calls[0].arguments for turn in trajectory.turns if turn.action] == [{"to": 0}, {"to": 1}]
+    assert [turn.annotations.get("info") for turn in trajectory.turns] == [{"seen": []}, {"seen": [0]}]
 
 
 def test_a_replacing_observation_and_new_tools_each_start_a_new_root() -> None:

@@ -7,6 +7,7 @@ shown. So what a policy sees is taken from here, and cannot differ from what is 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,7 +71,7 @@ class Recorder:
         self.messages = shown if starts_afresh else self.messages + shown
         annotations = self._drafts[-1].annotations
         if observation.info:
-            annotations["info"] = observation.info
+            annotations["info"] = deepcopy(observation.info)
         if observation.legal_actions is not None:
             annotations["legal_actions"] = list(observation.legal_actions)
 

@@ -5,6 +5,9 @@ its server ends the episode with `Episode.error`; reward and success are then un
 on, because it would end every other episode in the same way.
 
 An episode is a pure function of environment, policies, task, seed and sample: it holds no time and no random id.
+
+An environment gets copies of task and actions, and what it tells is copied, so nothing that it does with them later
+changes what is recorded.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from understudy.environments import Environment, HasScore, Observation, Reward, Score, Step
@@ -120,7 +124,7 @@ class _Rollout:
             start = EpisodeStart(self.environment, agent, play.task, play.seed, play.sample, play.id)
             actors[agent] = self._actor(policies[agent], start)
             self.recorders[agent] = Recorder(agent, actors[agent].name)
-        step = await self._step(self.environment.reset(play.task, seed=play.seed), "reset")
+        step = await self._step(self.environment.reset(deepcopy(play.task), seed=play.seed), "reset")
         while not step.is_over:
             if not step.observations:
                 raise _Fault("environment: the episode goes on, but no agent is to act")
@@ -200,7 +204,7 @@ class _Rollout:
         except Exception as error:  # a policy is foreign code as well
             raise _Fault(f"policy of {agent}: {_described(error)}") from error
         recorder.act(action)
-        return action.message
+        return deepcopy(action.message)
 
     def episode(self) -> Episode:
         """Return the record. Its reward is the mean of the agents' that have any; it succeeded when all agents did."""
