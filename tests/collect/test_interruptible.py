@@ -95,3 +95,34 @@ def test_outside_the_main_thread_it_runs_too() -> None:
     thread.start()
     thread.join()
     assert found == [5]
+
+
+@pytest.mark.usefixtures("stopping")
+def test_within_a_loop_that_runs_already_it_runs_too() -> None:
+    async def main() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    async def notebook() -> int:
+        return run_interruptibly(main())
+
+    assert asyncio.run(notebook()) == 7
+
+
+def test_within_a_loop_that_runs_already_an_interrupt_ends_it_in_order() -> None:
+    ended = []
+
+    async def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    async def notebook() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio has put its own in place
+        run_interruptibly(main())
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(notebook())
+    assert ended == [True]

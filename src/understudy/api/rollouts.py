@@ -6,7 +6,6 @@ share the episodes out.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.collect import CollectConfig, Play, play_all, prepare
 from understudy.collect.collection import make_component, make_policies
+from understudy.collect.interruptible import run_anywhere
 from understudy.config import Component
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate.scores import Scores, outcome_of, score
@@ -86,7 +86,7 @@ class TrainingRollouts:
         episodes: list[Episode] = []
         problem: UnderstudyError | None = None
         try:
-            asyncio.run(self._play(model, episodes))
+            run_anywhere(self._play(model, episodes))
         except UnderstudyError as error:  # the other ranks wait for what this one has played
             problem = error
         parts = gathered((episodes, problem))

@@ -3,6 +3,8 @@
 A signal handler that raises does so wherever the program happens to be: within any task, whose exception then nobody
 takes. asyncio spares Ctrl-C that by cancelling the main task; here SIGTERM gets the same, where a command has made an
 interrupt of it.
+
+A notebook has a loop that runs already, and within one asyncio runs no other: there it runs in a thread of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +13,33 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+
+def run_anywhere(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run as `asyncio.run`, also where a loop is running already; Ctrl-C then ends it too."""
+    if not _is_running():
+        return asyncio.run(main)
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+
+    async def told() -> Result:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await main
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        running = pool.submit(asyncio.run, told())
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            if not running.done():
+                loop, task = begun.result()
+                assert task is not None
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def run_interruptibly(main: Coroutine[Any, Any, Result]) -> Result:
@@ -24,8 +49,8 @@ def run_interruptibly(main: Coroutine[Any, Any, Result]) -> Result:
         BaseException: what the coroutine or the handler of the signal raises.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        return asyncio.run(main)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread() or _is_running():
+        return run_anywhere(main)
     received: list[int] = []
 
     async def watched() -> Result:
@@ -51,3 +76,12 @@ def run_interruptibly(main: Coroutine[Any, Any, Result]) -> Result:
     if received:
         handler(signal.SIGTERM, None)
     return result
+
+
+def _is_running() -> bool:
+    """Say whether a loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
