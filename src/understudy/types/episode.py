@@ -204,7 +204,13 @@ def turns_from_messages(
 
     Args:
         weights: one for each message; None takes those that the assistant messages' own flags give, else 1.
+
+    Raises:
+        FormatError: there are not as many weights as messages, or a message's flags contradict each other.
     """
+    messages = list(messages)
+    if weights is not None and len(weights) != len(messages):
+        raise FormatError(f"{len(weights)} weights for {len(messages)} messages", mend="give one for each message")
     turns: list[Turn] = []
     observed: list[Message] = []
 
