@@ -259,6 +259,12 @@ def test_a_folder_that_is_written_into_is_read_as_it_was_before(tmp_path: Path, 
     assert sorted(train + validation) == sorted(f"e{n}" for n in range(20))
 
 
+def test_names_with_half_of_a_utf16_pair_are_split_too(tmp_path: Path) -> None:
+    episodes = [replace(episode(n), id=f"\ud83d{n}", task=None) for n in range(4)]
+    result = run(tmp_path, episodes, validation_split=0.5)
+    assert sorted(ids(result.train) + ids(result.validation)) == sorted(e.id for e in episodes)
+
+
 def test_a_single_task_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="all 3 episodes that are left are of one task"):
         run(tmp_path, [episode(n, task=1) for n in range(3)], validation_split=0.5)

@@ -197,3 +197,10 @@ def test_the_common_prefix_is_as_long_as_comparing_characters_says(a: str, b: st
     a, b = "x" * scale + a, "x" * scale + b
     expected = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     assert common_prefix_length(a, b) == expected
+
+
+def test_half_of_a_utf16_pair_is_counted_and_encoded_by_nobody() -> None:
+    tokenizer = byte_level()
+    assert tokenizer.encode("half \ud83d") == tokenizer.encode("half ?")
+    with pytest.raises(TypeError):
+        SegmentTokenizer(tokenizer).encode("half \ud83d")

@@ -350,7 +350,7 @@ def held_out_tasks(candidates: Iterable[Candidate], share: float, seed: int) -> 
 
 def _place(task: str, seed: int) -> float:
     """Return a task's place between 0 and 1."""
-    digest = hashlib.sha256(f"{seed}/{task}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{task}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

@@ -47,8 +47,14 @@ class ModelTokenizer:
     max_length: int | None = None
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, with no special tokens added, as a server encodes a rendered chat."""
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
+        """Return the ids of a text, with no special tokens added, as a server encodes a rendered chat.
+
+        Half of a UTF-16 pair counts as a question mark: no server takes it, and to render it is refused.
+        """
+        try:
+            return list(self.backend.encode(text, add_special_tokens=False).ids)
+        except TypeError:
+            return list(self.backend.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids)
 
     def fingerprint(self) -> str:
         """Return a hash of the vocabulary and the rules that cut text into ids."""
