@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.training import WEATHER, metrics, same, train, weights
 from understudy.config import load_config
@@ -78,6 +78,14 @@ def test_the_model_card_says_how_the_model_was_made(finished) -> None:
         "| data | 6",
     ):
         assert fact in card
+
+
+def test_a_tiny_model_has_the_sizes_that_were_chosen(tmp_path) -> None:
+    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vocab_size": 300}
+    train(tmp_path, tmp_path / "run", model={"path": None, "tiny": "llama", **sizes}, train={"max_steps": 1})
+    config = AutoConfig.from_pretrained(tmp_path / "run" / "base")
+    assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (1, 2, 1)
+    assert (config.hidden_size, config.head_dim) == (32, 16)
 
 
 def test_terms_and_sources_are_reported_apart(base, tmp_path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from understudy.config import config_from_dict, dump_config, load_config
 from understudy.errors import ConfigError
 from understudy.runs import RunFolder
-from understudy.train.config import ModelSection, TrainConfig
+from understudy.train.config import TINY_SIZES, ModelSection, TrainConfig
 from understudy.train.data import EpisodeSource
 from understudy.train.launch import check_launcher, rank
 from understudy.types import Episode, tools_to_openai
@@ -236,8 +236,7 @@ def _make_tiny(config: ModelSection, seed: int, sources: Sequence[EpisodeSource]
     else:
         texts = (text for source in sources for _, episode in source.episodes for text in _texts(episode))
         tokenizer = train_tokenizer(texts, vocab_size=config.vocab_size or _TINY_VOCAB_SIZE)
-    sizes = {"hidden_size": config.hidden_size, "num_layers": config.num_layers}
-    given = {name: size for name, size in sizes.items() if size is not None}
+    given = {name: size for name in TINY_SIZES if (size := getattr(config, name)) is not None}
     save_tiny(base, config.tiny, tokenizer, seed=seed, **given)
 
 

@@ -23,6 +23,10 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 _FOLDERS_OF_A_RUN = ("final", "base", "rollouts")
 
 
+TINY_SIZES = ("hidden_size", "num_layers", "num_heads", "num_kv_heads")
+"""What may be chosen of a tiny model beside its vocabulary, by the names that `models.tiny_model` has for it."""
+
+
 class ModelSection(ConfigModel):
     """The model to train: one that is there (`path`), or a small new one (`tiny`)."""
 
@@ -42,6 +46,13 @@ class ModelSection(ConfigModel):
     num_layers: int | None = Field(None, ge=1)
     """Layers of a tiny model (default 2)."""
 
+    num_heads: int | None = Field(None, ge=1)
+    """Attention heads of a tiny model (default 4), each hidden_size / num_heads wide. Fewer and wider ones learn sooner
+    to copy words that they have to look up."""
+
+    num_kv_heads: int | None = Field(None, ge=1)
+    """Key and value heads of a tiny model (default 2)."""
+
     tokenizer: str | None = None
     """Folder or hub name of another tokenizer; by default the model's own."""
 
@@ -59,7 +70,7 @@ class ModelSection(ConfigModel):
     def _one_way(self) -> Self:
         if (self.path is None) == (self.tiny is None):
             raise ValueError("give either path (a model that is there) or tiny (a small new one)")
-        sizes = [name for name in ("vocab_size", "hidden_size", "num_layers") if getattr(self, name) is not None]
+        sizes = [name for name in ("vocab_size", *TINY_SIZES) if getattr(self, name) is not None]
         if self.path is not None and sizes:
             raise ValueError(f"{', '.join(sizes)} can be chosen for a tiny model only")
         if self.vocab_size is not None and self.tokenizer is not None:
