@@ -202,6 +202,33 @@ def test_data_is_given_once_and_a_mix_is_of_several(
         open_sources(DataSection(**config), *arguments)
 
 
+@pytest.mark.parametrize("path", ["", "*.jsonl", "link.jsonl", "./validation.jsonl", "dataset_info.json#held"])
+def test_a_file_that_is_validated_on_is_not_swept_up_by_what_is_trained_on(tmp_path, path: str) -> None:
+    write_episodes(tmp_path / "train.jsonl", weather_episodes()[:4])
+    write_episodes(tmp_path / "validation.jsonl", weather_episodes()[4:])
+    declared = {"held": {"file_name": "validation.jsonl", "formatting": "openai", "columns": {"messages": "messages"}}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(declared))
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "validation.jsonl")
+    held_out, wide = str(tmp_path / "validation.jsonl"), f"{tmp_path}/{path}"
+    refused = pytest.raises(ConfigError, match=r"would be trained on, because .* and validated on too; name only")
+    with refused:
+        open_sources(DataSection(path=wide, validation_path=held_out))
+    with refused:
+        open_sources(DataSection(path=[held_out, str(tmp_path)], validation_path=held_out))
+    with refused:
+        open_sources(DataSection(sources={"a": {"path": held_out}}, validation_path=wide))
+    with refused:
+        open_sources(DataSection(), Path(tmp_path, "link.jsonl"), [held_out])
+
+
+@pytest.mark.parametrize("path", ["train.jsonl", "validation.jsonl"])
+def test_a_file_of_its_own_and_one_that_is_written_on_both_sides_can_be_validated_on(tmp_path, path: str) -> None:
+    write_episodes(tmp_path / "train.jsonl", weather_episodes()[:4])
+    write_episodes(tmp_path / "validation.jsonl", weather_episodes()[4:])
+    section = DataSection(path=str(tmp_path / path), validation_path=str(tmp_path / "validation.jsonl"))
+    assert [source.held_out for source in open_sources(section)] == [False, True]
+
+
 def test_what_is_validated_on_may_have_a_format_of_its_own() -> None:
     encoded = {
         name: [get_format(name).encode(e).rows[0] for e in weather_episodes()] for name in ("sharegpt", "messages")

@@ -33,7 +33,7 @@ def open_sources(
         train_dataset, eval_dataset: in place of what the config names.
 
     Raises:
-        ConfigError: data is given twice or not at all.
+        ConfigError: data is given twice or not at all, or a file would be both trained and validated on.
         FormatError: a path leads to no file.
     """
     sections = config.by_name()
@@ -65,8 +65,32 @@ def open_sources(
     elif config.validation_path is not None:
         validation = _source("validation", config.validation_path, config.validation_format, None, config)
     if validation is not None:
+        trained = [section.path for section in sections.values()] if train_dataset is None else [train_dataset]
+        _check_sides(trained, config.validation_path if eval_dataset is None else eval_dataset)
         sources.append(replace(validation, held_out=True, agents=config.agents, policies=config.policies))
     return sources
+
+
+def _check_sides(trained: Iterable[Dataset | Paths], validated: Dataset | Paths | None) -> None:
+    """Refuse a file that would be validated on and is among those to train on without being asked for.
+
+    A folder or pattern may sweep it up. Only a path that is written on both sides, letter for letter, is meant.
+    """
+    held_out = [os.fspath(path) for path in _paths(validated) or ()]
+    known = {_identity(file): file for path in held_out for file in list_files(path) if file != "-"}
+    for path in (os.fspath(path) for dataset in trained for path in _paths(dataset) or ()):
+        for file in list_files(path) if path not in held_out and path != "-" else ():
+            if _identity(file) in known:
+                raise ConfigError(
+                    f"{file}: would be trained on, because {path} is among the data to train on, and validated on too; "
+                    "name only the files to train on, or validate on another file"
+                )
+
+
+def _identity(file: str) -> tuple[int, int]:
+    """Return what tells a file from all others, whatever it is called."""
+    found = os.stat(file)
+    return found.st_dev, found.st_ino
 
 
 def _source(name: str, dataset: Dataset | Paths, format: str, limit: int | None, config: DataSection) -> EpisodeSource:

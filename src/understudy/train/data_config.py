@@ -83,7 +83,8 @@ class DataSection(ConfigModel):
     `metadata.KEY`."""
 
     validation_path: Paths | None = Field(None, validation_alias="validation_file")
-    """Files to validate on, in place of `validation_split`."""
+    """Files to validate on, in place of `validation_split`. No folder or pattern to train on may lead to
+    one of them; to train and validate on the same file, write the same path for both."""
 
     validation_format: str = "auto"
     """Format of `validation_path`."""
