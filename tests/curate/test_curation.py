@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,19 @@ def test_nothing_of_an_earlier_curation_stays_beside_what_replaces_it(tmp_path: 
     config = {"path": str(folder / "train.parquet"), "output_dir": str(folder)}
     with pytest.raises(ConfigError, match="one of the files to read"):
         curate(config_from_dict(CurateConfig, config), overwrite=True)
+
+
+def test_two_at_once_never_write_into_one_folder(tmp_path: Path) -> None:
+    write_episodes(tmp_path / "in.jsonl", [episode(n) for n in range(3)])
+    config = CurateConfig(path=str(tmp_path / "in.jsonl"), output_dir=str(tmp_path / "out"))
+
+    def while_another_starts(episodes: Iterable[Episode], label: str) -> Iterator[Episode]:
+        with pytest.raises(ConfigError, match="another process is running in this folder"):
+            curate(config, overwrite=True)
+        yield from episodes
+
+    assert curate(config, watch=while_another_starts).num_train == 3
+    assert curate(config, overwrite=True).num_train == 3
 
 
 def test_a_task_is_told_by_what_is_known_of_it() -> None:

@@ -133,7 +133,7 @@ def test_an_interrupt_without_a_text_is_written_as_its_name(tmp_path) -> None:
 
 def test_a_file_in_the_way_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make this run folder"):
+    with pytest.raises(ConfigError, match="cannot make this folder"):
         RunFolder.open(tmp_path / "file" / "run", config="")
 
 

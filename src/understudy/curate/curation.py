@@ -12,7 +12,7 @@ from understudy.config import dump_config
 from understudy.errors import ConfigError, did_you_mean
 from understudy.formats import list_files, read_episodes, write_episodes
 from understudy.formats.dataset_info import split_reference
-from understudy.runs import write_atomically
+from understudy.runs import hold_folder, write_atomically
 from understudy.types import Episode
 
 from .config import CurateConfig
@@ -64,18 +64,22 @@ def curate(
         watch: is given the episodes of each pass, and passes them on.
 
     Raises:
-        ConfigError: nothing is left, or a file is there already.
+        ConfigError: nothing is left, a file is there already, or another process is writing into the folder.
         FormatError: a row of the data cannot be read.
     """
+    sources = _sources(config)
+    with hold_folder(config.output_dir):
+        return _curate(config, sources, overwrite=overwrite, watch=watch)
+
+
+def _curate(config: CurateConfig, sources: list[Source], *, overwrite: bool, watch: Watch) -> CurateResult:
     folder = Path(config.output_dir)
     names = ["train"] + ["validation"] * bool(config.validation_split)
     targets = {name: folder / f"{name}.{config.output_format}" for name in names}
-    sources = _sources(config)
     _check_sources(sources, {*targets.values(), *_earlier_files(folder)}, overwrite=overwrite)
     encode = _encoder(config)
     num_relabelled = 0
     if config.hindsight:
-        folder.mkdir(parents=True, exist_ok=True)
         num_relabelled = write_relabelled(config, folder / RELABELLED, watch)
         sources += [([str(folder / RELABELLED)], "native")] * bool(num_relabelled)
     candidates = [summarise(episode, index, encode) for index, episode in enumerate(watch(_read(sources), "judging"))]
@@ -93,7 +97,6 @@ def curate(
     for candidate in kept:
         name = "validation" if candidate.task in held_out else "train"
         parts[name][candidate.index] = candidate.trajectories
-    folder.mkdir(parents=True, exist_ok=True)
     # What this curation does not write again would be read with it, or for its own: as what it has held out.
     for stale in _earlier_files(folder).difference(targets.values(), [folder / RELABELLED] * config.hindsight):
         stale.unlink()

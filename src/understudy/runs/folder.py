@@ -15,7 +15,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -138,6 +138,18 @@ class RunFolder:
             self.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
 
 
+@contextlib.contextmanager
+def hold_folder(path: str | Path) -> Iterator[None]:
+    """Keep other processes out of a folder that is no run's; it is made where it is missing.
+
+    Raises:
+        ConfigError: it cannot be made or written to, or another process holds it.
+    """
+    _make_folder(Path(path))
+    with _take_lock(Path(path)):
+        yield
+
+
 def package_versions() -> dict[str, str | None]:
     """Return the versions of the packages that a result depends on, without importing them; None where absent."""
 
@@ -170,7 +182,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot make this run folder: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot make this folder: {error.strerror}") from error
 
 
 def _take_lock(path: Path) -> IO[bytes]:
@@ -178,14 +190,14 @@ def _take_lock(path: Path) -> IO[bytes]:
     try:
         lock = (path / LOCK).open("ab")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot write to this run folder: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot write to this folder: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
         raise ConfigError(f"{path}: another process is running in this folder; wait for it or name another") from error
     except OSError as error:
-        log.warning("%s: this file system has no locks (%s); do not start two runs in it", path, error.strerror)
+        log.warning("%s: this file system has no locks (%s); do not start two processes in it", path, error.strerror)
     return lock
 
 
