@@ -21,15 +21,14 @@ from understudy.curate.rules import (
     AgentRatios,
     ReplayBuffer,
     apply_rules,
-    held_out_tasks,
     rules_of,
     summarise,
     task_of,
 )
-from understudy.environments.relabelling import ORIGIN
+from understudy.curate.split import held_out_tasks
 from understudy.errors import ConfigError, DataError
 from understudy.formats import read_episodes, write_episodes
-from understudy.types import Episode, Trajectory
+from understudy.types import ORIGIN, Episode, Trajectory
 
 
 def episode(n: int, *, task: Any = None, turns: int = 1, text: str = "", **fields: Any) -> Episode:
@@ -442,6 +441,37 @@ def test_hindsight_adds_failures_as_successes_and_counts_them(wandered: Path, tm
     assert ids(tmp_path / "more" / "relabelled.jsonl") == [e.id for e in added]
     again = curated("again", hindsight=True, environment=GRID, replay_path=str(more.train), deduplicate=True)
     assert again.num_train == more.num_train
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_failure_and_what_was_made_of_it_in_hindsight_stay_on_one_side(
+    wandered: Path, tmp_path: Path, seed: int
+) -> None:
+    fields = {"hindsight": True, "environment": GRID, "validation_split": 0.3, "seed": seed}
+    config = {"path": str(wandered), "output_dir": str(tmp_path)} | fields
+    result = curate(config_from_dict(CurateConfig, config))
+    train, held_out = (list(read_episodes(str(path))) for path in (result.train, result.validation))
+    for here, there in ((train, held_out), (held_out, train)):
+        assert not {e.metadata.get(ORIGIN) for e in here} & {e.id for e in there}
+        assert not {task_of(e) for e in here} & {task_of(e) for e in there}
+    added = [e for e in train + held_out if ORIGIN in e.metadata]
+    rule = result.rules[-1]
+    assert rule.rule == "validation_split"
+    assert rule.reasons == {"its failed episode is on the other side": result.num_relabelled - len(added)}
+    assert 0 < len(added) < result.num_relabelled
+    alone = curate(config_from_dict(CurateConfig, config | {"only_success": True}), overwrite=True)
+    assert not alone.rules[-1].reasons
+
+
+def test_a_failure_and_what_was_made_of_it_are_no_two_sides(tmp_path: Path) -> None:
+    failed = episode(0, success=False)
+    copies = [episode(n, success=True, metadata={ORIGIN: "e0"}) for n in (1, 2)]
+    with pytest.raises(ConfigError, match="made of its failures in hindsight, and stay on one side"):
+        run(tmp_path, [failed, *copies], validation_split=0.5)
+    for seed in range(8):
+        result = run(tmp_path, [failed, *copies, episode(3)], validation_split=0.5, seed=seed, overwrite=True)
+        assert {"e0", "e3"} & set(ids(result.train))
+        assert {"e0", "e3"} & set(ids(result.validation))
 
 
 def test_hindsight_refuses_what_it_does_not_know_with_its_row(wandered: Path, tmp_path: Path) -> None:

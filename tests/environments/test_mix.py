@@ -32,12 +32,11 @@ from understudy.environments.grid import Grid
 from understudy.environments.mix import Mix, MixedTasks, environment_of
 from understudy.environments.mix.tasks import take_turns
 from understudy.environments.reading import HasReading
-from understudy.environments.relabelling import ORIGIN
 from understudy.errors import ConfigError, EnvironmentFault
 from understudy.policies import Policy
 from understudy.policies.random_policy import RandomPolicy
 from understudy.policies.scripted import ExpertPolicy
-from understudy.types import JSON, Episode, Message
+from understudy.types import JSON, ORIGIN, Episode, Message
 
 MAZE = {"name": "grid", "arguments": {"size": 4, "min_moves": 1}}
 SUMS = {"name": "math", "arguments": {"kinds": ["expression"], "max_operations": 1}}

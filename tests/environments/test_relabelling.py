@@ -16,7 +16,6 @@ from understudy.environments.grid import Grid
 from understudy.environments.grid.puzzle import parse_map, solve
 from understudy.environments.math import Math
 from understudy.environments.math.problems import problem_of
-from understudy.environments.relabelling import ORIGIN
 from understudy.environments.tools import Tools
 from understudy.environments.tools.tasks import draw_address, draw_script
 from understudy.environments.tools.world import Request, read_world, refusal
@@ -26,7 +25,7 @@ from understudy.policies.labelled import LabelledPolicy
 from understudy.policies.mixture import MixturePolicy
 from understudy.policies.replay import ReplayPolicy
 from understudy.policies.scripted import ExpertPolicy
-from understudy.types import Episode, Message, ToolCall
+from understudy.types import ORIGIN, Episode, Message, ToolCall
 
 
 def mistaken(name: str, arguments: dict[str, Any], task: Any, rng: random.Random) -> Any:

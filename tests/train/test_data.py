@@ -16,7 +16,7 @@ from understudy.errors import ConfigError, DataError, RenderError
 from understudy.rendering import Renderer, load_tokenizer
 from understudy.train.data import EpisodeSource, PreparedData, _hold_out, prepare
 from understudy.train.data_config import DataSection
-from understudy.types import Episode
+from understudy.types import ORIGIN, Episode
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,15 @@ def test_rows_of_one_rollout_stay_together_when_split_by_says_so(renderer) -> No
     data = prepared(renderer, [source(episodes)], validation_split=0.34, split_by=("metadata.rollout_idx",))
     held_out = {int(name.partition(":")[2]) for name in names(data.validation[0].examples)}
     assert held_out in ({1, 2, 3}, {4, 5, 6}, {7, 8, 9})
+
+
+def test_an_episode_and_what_was_made_of_it_in_hindsight_stay_together(renderer) -> None:
+    played = [replace(episode, id=f"e{n}") for n, episode in enumerate(weather_episodes())]
+    copies = [replace(e, id=f"{e.id}-hindsight", metadata={ORIGIN: e.id}) for e in played]
+    for seed in range(3):
+        data = prepared(renderer, [source([*played, *copies])], validation_split=0.34, seed=seed)
+        held_out = {int(name.partition(":")[2]) for name in names(data.validation[0].examples)}
+        assert {number + 6 for number in held_out if number <= 6} == {number for number in held_out if number > 6}
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=60), st.floats(0.01, 0.99), st.integers(0, 99))

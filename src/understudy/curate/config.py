@@ -84,7 +84,8 @@ class CurateConfig(ConfigModel):
     Name all agents of the data. An agent that has none left after the rules before does not hold the others down."""
 
     validation_split: float = Field(0.0, ge=0, lt=1)
-    """Share of the tasks that is held out, one at least. All episodes of a task stay on one side."""
+    """Share of the tasks that is held out, one at least. All episodes of a task stay on one side. What `hindsight` adds
+    of a failed episode that is kept too is left out where their tasks are on different sides."""
 
     seed: int = 0
     """Seed of what is drawn at random."""

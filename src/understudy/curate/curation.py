@@ -17,7 +17,8 @@ from understudy.types import Episode
 
 from .config import CurateConfig
 from .hindsight import RELABELLED, Watch, write_relabelled
-from .rules import Candidate, Encode, RuleReport, apply_rules, held_out_tasks, rules_of, summarise
+from .rules import BesideOrigin, Candidate, Encode, RuleReport, apply_rules, rules_of, summarise
+from .split import held_out_tasks
 from .statistics import EpisodeStatistics
 
 REPORT = "curation_stats.json"
@@ -84,14 +85,17 @@ def _curate(config: CurateConfig, sources: list[Source], *, overwrite: bool, wat
         sources += [([str(folder / RELABELLED)], "native")] * bool(num_relabelled)
     candidates = [summarise(episode, index, encode) for index, episode in enumerate(watch(_read(sources), "judging"))]
     _check_agents(config, candidates)
-    kept, reports = apply_rules(rules_of(config), candidates)
+    rules = rules_of(config)
+    if config.validation_split and any(candidate.origin is not None for candidate in candidates):
+        rules.append(BesideOrigin(config.validation_split, config.seed))
+    kept, reports = apply_rules(rules, candidates)
     if not kept:
         raise ConfigError(f"no episode is left of {len(candidates):,}; {_account(reports)}{_hint(config, candidates)}")
     held_out = held_out_tasks(kept, config.validation_split, config.seed)
     if config.validation_split and not held_out:
         raise ConfigError(
-            f"validation_split: all {len(kept):,} episodes that are left are of one task, which stays on one side; set "
-            "it to 0, or add episodes of other tasks"
+            f"validation_split: all {len(kept):,} episodes that are left are of one task, or made of its failures in "
+            "hindsight, and stay on one side; set it to 0, or add episodes of other tasks"
         )
     parts: dict[str, Chosen] = {"train": {}, "validation": {}}
     for candidate in kept:

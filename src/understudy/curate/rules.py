@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
-from understudy.types import JSON, Episode, Message, ToolCall, Trajectory
+from understudy.types import JSON, ORIGIN, Episode, Message, ToolCall, Trajectory
 
 from .config import CurateConfig
+from .split import held_out_tasks
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -27,6 +28,8 @@ class Candidate:
 
     Args:
         index: where it stands in the data, from 0.
+        id: its own.
+        origin: the id of the failed episode that it is in hindsight; None of one that was played.
         task: stands for its task: equal for all plays of one task.
         content: stands for all that its agents saw and did.
         agents, agent_successes: of each trajectory.
@@ -35,6 +38,8 @@ class Candidate:
     """
 
     index: int
+    id: str
+    origin: str | None
     task: str
     content: str
     has_error: bool
@@ -94,8 +99,11 @@ class Rule(Protocol):
 def summarise(episode: Episode, index: int, encode: Encode | None = None) -> Candidate:
     """Return what the rules need to know of an episode."""
     texts = [_texts(trajectory) for trajectory in episode.trajectories]
+    origin = episode.metadata.get(ORIGIN)
     return Candidate(
         index=index,
+        id=episode.id,
+        origin=origin if isinstance(origin, str) else None,
         task=task_of(episode),
         content=_content(episode),
         has_error=episode.error is not None,
@@ -287,6 +295,26 @@ class AgentRatios:
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class BesideOrigin:
+    """Leaves out what was added in hindsight where its task is held out and the failed episode's is not, or the other
+    way round: its actions would stand on both sides of the split."""
+
+    validation_split: float
+    seed: int
+    name: str = "validation_split"
+
+    def apply(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        held_out = held_out_tasks(candidates, self.validation_split, self.seed)
+        sides = {candidate.id: candidate.task in held_out for candidate in candidates}
+        out: list[Verdict] = []
+        for candidate in candidates:
+            side = candidate.task in held_out
+            is_apart = candidate.origin is not None and sides.get(candidate.origin, side) != side
+            out.append("its failed episode is on the other side" if is_apart else candidate)
+        return out
+
+
 def rules_of(config: CurateConfig) -> list[Rule]:
     """Return the rules that a config asks for, in the order in which they are applied."""
     rules: list[Rule] = []
@@ -329,29 +357,6 @@ def apply_rules(rules: Iterable[Rule], candidates: Sequence[Candidate]) -> tuple
         reports.append(RuleReport(rule.name, len(left), len(kept), dict(reasons.most_common()), agents))
         left, before = kept, Counter({agent: after[agent] for agent in before})
     return left, reports
-
-
-def held_out_tasks(candidates: Iterable[Candidate], share: float, seed: int) -> frozenset[str]:
-    """Return the tasks that are held out: those whose hash with the seed lies within the share.
-
-    So a task stays on its side when the data grows. Where that would leave one side empty, the task whose hash is
-    nearest to the edge changes sides; a single task cannot be split and is trained on.
-    """
-    places = {candidate.task: _place(candidate.task, seed) for candidate in candidates}
-    if not share or len(places) < 2:
-        return frozenset()
-    held_out = {task for task, place in places.items() if place < share}
-    if not held_out:
-        held_out = {min(places, key=places.__getitem__)}
-    elif len(held_out) == len(places):
-        held_out.remove(max(places, key=places.__getitem__))
-    return frozenset(held_out)
-
-
-def _place(task: str, seed: int) -> float:
-    """Return a task's place between 0 and 1."""
-    digest = hashlib.sha256(f"{seed}/{task}".encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _env_success(candidate: Candidate) -> str | None:

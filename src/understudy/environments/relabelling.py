@@ -16,14 +16,11 @@ from dataclasses import replace
 from typing import Any
 
 from understudy.errors import EnvironmentFault
-from understudy.types import JSON, Episode, Message, Trajectory, Turn
+from understudy.types import JSON, ORIGIN, Episode, Message, Trajectory, Turn
 
 from .base import Observation, Reward, Step
 from .tasks import split_of
 from .tool_environment import AGENT, ToolEnvironment
-
-ORIGIN = "relabelled_from"
-"""Key of an episode's metadata that names the episode whose actions it has."""
 
 
 def hindsight(environment: ToolEnvironment[Any], episode: Episode, tasks: Iterable[JSON]) -> list[Episode]:

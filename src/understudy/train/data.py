@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from understudy.batching import Example, LengthCounts, LengthLimiter, Source, ma
 from understudy.errors import ConfigError, DataError, RenderError, did_you_mean
 from understudy.objectives import Objective
 from understudy.rendering import Renderer
-from understudy.types import Episode, TokenTree, Trajectory
+from understudy.types import ORIGIN, Episode, TokenTree, Trajectory
 
 from .data_config import DataSection
 
@@ -250,11 +251,13 @@ def _check_selection(source: EpisodeSource, report: SourceReport) -> None:
 
 
 def _split_key(episode: Episode, split_by: Sequence[str]) -> str:
-    values = [
-        episode.metadata.get(key.removeprefix("metadata.")) if key.startswith("metadata.") else getattr(episode, key)
-        for key in split_by
-    ]
-    return json.dumps(values, sort_keys=True, default=str)
+    def value(key: str) -> Any:
+        if key.startswith("metadata."):
+            return episode.metadata.get(key.removeprefix("metadata."))
+        # What was added in hindsight has the actions of the episode that it is made of.
+        return episode.metadata.get(ORIGIN, episode.id) if key == "id" else getattr(episode, key)
+
+    return json.dumps([value(key) for key in split_by], sort_keys=True, default=str)
 
 
 def _hold_out(keys: Sequence[str], share: float, seed: int, name: str, sides: dict[str, bool]) -> list[bool]:

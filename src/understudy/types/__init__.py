@@ -1,6 +1,15 @@
 """Plain data: messages, episodes, token trees. No files, no torch."""
 
-from .episode import SCHEMA_VERSION, Episode, SampledTokens, Trajectory, Turn, content_hash, turns_from_messages
+from .episode import (
+    ORIGIN,
+    SCHEMA_VERSION,
+    Episode,
+    SampledTokens,
+    Trajectory,
+    Turn,
+    content_hash,
+    turns_from_messages,
+)
 from .message import (
     JSON,
     ImagePart,
@@ -18,6 +27,7 @@ from .tokens import Span, SpanKind, TokenTree, TokenTreeBuilder
 
 __all__ = [
     "JSON",
+    "ORIGIN",
     "SCHEMA_VERSION",
     "Episode",
     "ImagePart",

@@ -20,6 +20,9 @@ from .openai_tools import tools_from_openai
 
 SCHEMA_VERSION = 1
 
+ORIGIN = "relabelled_from"
+"""Key of an episode's metadata that names the episode whose actions it has, as a success at another task."""
+
 MAX_TOKEN_ID = 2**31 - 1
 """Ids are kept in 32 bits."""
 
