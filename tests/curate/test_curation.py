@@ -265,6 +265,19 @@ def test_names_with_half_of_a_utf16_pair_are_split_too(tmp_path: Path) -> None:
     assert sorted(ids(result.train) + ids(result.validation)) == sorted(e.id for e in episodes)
 
 
+def test_rewards_whose_sum_no_float_holds_are_written_down(tmp_path: Path) -> None:
+    run(tmp_path, [episode(n, reward=1.5e308) for n in range(3)])
+    reward = json.loads((tmp_path / "out" / "train_stats.json").read_text())["overall"]["reward"]
+    assert (reward["count"], reward["total"], reward["mean"]) == (3, None, pytest.approx(1.5e308))
+
+
+def test_agents_with_half_of_a_utf16_pair_in_their_names_are_balanced_too(tmp_path: Path) -> None:
+    half = "\ud83d"
+    episodes = [team(n, **{half: True, "b": True}) for n in range(6)]
+    result = run(tmp_path, episodes, agent_ratios={half: 1, "b": 2})
+    assert result.rules[-1].agents == {half: AgentCount(6, 3), "b": AgentCount(6, 6)}
+
+
 def test_a_single_task_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="all 3 episodes that are left are of one task"):
         run(tmp_path, [episode(n, task=1) for n in range(3)], validation_split=0.5)

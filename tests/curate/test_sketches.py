@@ -46,6 +46,19 @@ def test_a_large_stream_has_quantiles_within_half_a_percent_in_bounded_memory(sp
     assert distribution.total == pytest.approx(math.fsum(values))
 
 
+@pytest.mark.parametrize(("sign", "num"), [(1, 3), (-1, 1000)])
+def test_a_sum_that_no_float_holds_is_none_and_the_mean_is_known(sign: int, num: int) -> None:
+    distribution = Distribution()
+    for _ in range(num):
+        distribution.add(sign * 1.7e308)
+    summary = distribution.summary()
+    assert (summary["count"], summary["total"]) == (num, None)
+    assert summary["mean"] == pytest.approx(sign * 1.7e308)
+    for _ in range(num):
+        distribution.add(-sign * 1.7e308)
+    assert distribution.summary()["total"] == pytest.approx(0, abs=1e298)
+
+
 def test_an_empty_stream_has_no_mean() -> None:
     assert Distribution().summary() == dict.fromkeys(["mean", "min", "p10", "p50", "p90", "p99", "max"]) | {
         "count": 0,

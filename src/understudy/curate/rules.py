@@ -287,7 +287,8 @@ class AgentRatios:
             ratio = self.ratios[agent]
             # A little is added because a product that should be whole may come out just below.
             num = min(len(available), max(1, int(ratio * scale + 1e-9))) if ratio else 0
-            drawn.update(random.Random(f"{self.seed}/{agent}").sample(available, num))
+            seed = f"{self.seed}/{agent}".encode(errors="surrogatepass")  # names may have half of a UTF-16 pair
+            drawn.update(random.Random(seed).sample(available, num))
         out: list[Verdict] = []
         for position, candidate in enumerate(candidates):
             kept = tuple(i for i in candidate.trajectories if (position, i) in drawn)

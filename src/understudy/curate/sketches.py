@@ -24,11 +24,12 @@ class Distribution:
 
     MAX_DISTINCT = 4096
     GROWTH = 1.01
+    SCALE = 2.0**64  # the sum is kept divided by this, so that it is finite where that of large numbers is not
     SMALLEST, LARGEST = 1e-9, 1e15  # magnitudes beyond these share the outermost buckets
 
     def __init__(self) -> None:
         self.count = 0
-        self.total = 0.0
+        self._scaled_total = 0.0
         self.min = math.inf
         self.max = -math.inf
         self._is_exact = True
@@ -43,7 +44,7 @@ class Distribution:
         if not math.isfinite(value):
             raise ValueError(f"{value} is not a finite number")
         self.count += 1
-        self.total += value
+        self._scaled_total += value / self.SCALE
         self.min, self.max = min(self.min, value), max(self.max, value)
         self._counts[value if self._is_exact else self._bucket(value)] += 1
         if self._is_exact and len(self._counts) > self.MAX_DISTINCT:
@@ -51,6 +52,11 @@ class Distribution:
             exact, self._counts = self._counts, Counter()
             for known, count in exact.items():
                 self._counts[self._bucket(known)] += count
+
+    @property
+    def total(self) -> float:
+        """The sum; infinite where no float holds it."""
+        return self._scaled_total * self.SCALE
 
     def quantile(self, share: float) -> float:
         """Return the smallest value that at least `share` of the numbers do not exceed (the lower quantile)."""
@@ -67,12 +73,16 @@ class Distribution:
         return self.max
 
     def summary(self) -> dict[str, float | int | None]:
-        """Return count, total, mean, min, quantiles and max; all but the first two are None for an empty stream."""
+        """Return count, total, mean, min, quantiles and max; all but the first two are None for an empty stream.
+
+        A total that no float holds is None too.
+        """
         if not self.count:
             return {"count": 0, "total": 0, "mean": None, "min": None, **dict.fromkeys(QUANTILES), "max": None}
         quantiles = {name: self.quantile(share) for name, share in QUANTILES.items()}
-        mean = self.total / self.count
-        return {"count": self.count, "total": self.total, "mean": mean, "min": self.min, **quantiles, "max": self.max}
+        mean = min(max(self._scaled_total / self.count * self.SCALE, self.min), self.max)
+        total = self.total if math.isfinite(self.total) else None
+        return {"count": self.count, "total": total, "mean": mean, "min": self.min, **quantiles, "max": self.max}
 
     def _bucket(self, value: float) -> float:
         """Return the middle of the value's bucket."""
