@@ -15,7 +15,7 @@ from understudy.curate import EpisodeStatistics
 from understudy.environments import ExpertStuck, Observation, Reward, Step
 from understudy.environments.grid import Grid
 from understudy.environments.math import Math
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, PolicyError
 from understudy.formats import read_episodes
 from understudy.policies import Action, Context, Policy
 from understudy.policies.labelled import LabelledPolicy
@@ -48,6 +48,34 @@ END = Step(
 def labelled(policy: Policy, labeler: Policy, *, beta: float = 0.0, steps: Any = None) -> Episode:
     steps = (asks("one"), asks("two"), asks("three"), END) if steps is None else steps
     return play(Told(*steps), LabelledPolicy(policy, labeler, beta=beta))
+
+
+class Endless(Policy):
+    """Never comes to an end by itself."""
+
+    num_running = 0
+
+    async def act(self, context: Context) -> Action:
+        self.num_running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.num_running -= 1
+        raise AssertionError
+
+
+@pytest.mark.parametrize("fails", ["policy", "labeler"])
+def test_where_one_of_the_two_fails_the_other_does_not_go_on(fails: str) -> None:
+    failing, endless = Says(PolicyError("gone")), Endless()
+    context = Context(messages=(), tools=(), observation=Observation(()), turn=0, seed=0)
+
+    async def act() -> int:
+        pair = (failing, endless) if fails == "policy" else (endless, failing)
+        with pytest.raises(PolicyError, match="gone"):
+            await LabelledPolicy(*pair).act(context)
+        return endless.num_running
+
+    assert asyncio.run(act()) == 0
 
 
 def test_a_label_is_a_sibling_that_is_trained_and_the_learners_action_is_context() -> None:

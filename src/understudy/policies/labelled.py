@@ -49,14 +49,20 @@ class LabelledPolicy(Policy):
         return LabelledPolicy(policy, labeler, beta=self._beta)
 
     async def act(self, context: Context) -> Action:
-        """Let one of the two act, and add the label."""
+        """Let one of the two act, and add the label. Where one of them fails, the other is not waited for."""
         if random.Random(f"{context.seed} labeler").random() < self._beta:
             label = await self._label(context)
             if isinstance(label, Message):
                 return Action(label, label=label, annotations={"acted": self._labeler.name})
             return _labelled(await self._policy.act(context), label)
-        action, label = await asyncio.gather(self._policy.act(context), self._label(context))
-        return _labelled(action, label)
+        acting = asyncio.ensure_future(self._policy.act(context))
+        labelling = asyncio.ensure_future(self._label(context))
+        try:
+            return _labelled(*await asyncio.gather(acting, labelling))
+        finally:
+            acting.cancel()
+            labelling.cancel()
+            await asyncio.gather(acting, labelling, return_exceptions=True)
 
     async def close(self) -> None:
         """Let go of both."""
