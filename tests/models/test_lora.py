@@ -92,6 +92,14 @@ def test_an_adapter_that_is_cut_off_or_lacks_weights_is_refused(base, tmp_path) 
             load_adapter(load_model(base), tmp_path)
 
 
+def test_an_adapter_with_layers_that_the_model_lacks_is_refused_with_their_names(base, tmp_path) -> None:
+    deeper = load_model(make_base(tmp_path / "deeper", num_layers=3))
+    add_adapter(deeper, LoraSettings(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    num_layers = load_model(base).config.num_hidden_layers
+    with pytest.raises(ConfigError, match=rf"which has no layers for .*layers\.{num_layers}\..*q_proj.*made for"):
+        load_adapter(load_model(base), tmp_path / "adapter")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -78,7 +78,7 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool 
     """Return the model with the adapter that a folder holds.
 
     Raises:
-        ConfigError: the adapter does not fit the model.
+        ConfigError: the adapter does not fit the model: it cannot be read, lacks weights or has others.
         MissingDependency: PEFT is not installed.
     """
     peft = require_peft("an adapter")
@@ -88,11 +88,20 @@ def load_adapter(model: PreTrainedModel, folder: str | Path, *, trainable: bool 
         with _quiet():
             # Layers without their weights would be as new, and the model as if it had no adapter: PEFT only warns.
             warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
-            return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            loaded = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            # PEFT passes over weights of layers that the model lacks, and tells of them only here.
+            strange = peft.set_peft_model_state_dict(loaded, peft.load_peft_weights(str(folder), "cpu")).unexpected_keys
     except (ValueError, KeyError, RuntimeError, OSError, SafetensorError, UserWarning) as error:
         raise ConfigError(
             f"{folder}: this adapter does not fit the model: {' '.join(str(error).split())[:300]}"
         ) from error
+    if strange:
+        more = f" and {len(strange) - 3:,} more" if len(strange) > 3 else ""
+        raise ConfigError(
+            f"{folder}: this adapter does not fit the model, which has no layers for {', '.join(strange[:3])}{more}; "
+            "load it on the model that it was made for"
+        )
+    return loaded
 
 
 def continue_adapter(model: PreTrainedModel, folder: str | Path, settings: LoraSettings) -> PeftModel:
