@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,3 +101,23 @@ def test_a_column_that_parquet_cannot_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot name a column"):
         write_rows(tmp_path / "a.parquet", [{"\ud800": 1}])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_what_a_killed_writer_has_left_goes_when_its_target_is_written_again(suffix: str, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    name = f"rows{suffix}"
+    left = [f".{name}.{dead.pid}.tmp", f".{name}.{dead.pid}.tmp.jsonl"]
+    others = [
+        f".{name}.{os.getppid()}.tmp",  # is being written
+        f".other.{name}.{dead.pid}.tmp",
+        f".rowsx{suffix}.{dead.pid}.tmp",
+        f".{name}.0.tmp",
+        f".{name}.k3x_1.tmp",
+        f"{name}.{dead.pid}.tmp",
+    ]
+    for file in (*left, *others):
+        (tmp_path / file).touch()
+    write_rows(tmp_path / name, ROWS)
+    assert {path.name for path in tmp_path.iterdir()} == {name, *others}

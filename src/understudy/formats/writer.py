@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,6 +71,7 @@ def _replacing(name: str) -> Iterator[str]:
     """Give the name of a temporary file; it takes the target's place when the block ends well, and goes otherwise."""
     path = Path(name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear_leftovers(path)
     try:
         yield os.fspath(temporary)
         os.replace(temporary, path)
@@ -77,6 +79,26 @@ def _replacing(name: str) -> Iterator[str]:
         raise FormatError(f"cannot write the file: {error.strerror or error}", file=name) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Delete the temporary files of a target whose writers were killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})\.tmp(\.jsonl)?")
+    with suppress(OSError):  # a folder that cannot be listed, or a file that another process has deleted
+        for entry in os.scandir(path.parent):
+            found = pattern.fullmatch(entry.name)
+            if found is not None and not _is_alive(int(found[1])):
+                os.unlink(entry)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager
