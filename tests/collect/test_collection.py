@@ -14,12 +14,16 @@ import pytest
 from rich.console import Console
 
 from tests.collect.kill_campaign import kill_and_resume
+from understudy.api.pipeline.stages import CollectStage
 from understudy.collect import CollectConfig, CollectResult, collect
 from understudy.collect import collection as module
+from understudy.collect.collection import agents_of
 from understudy.collect.journal import Journal
 from understudy.config import config_from_dict
 from understudy.curate import EpisodeStatistics
+from understudy.environments.math import Math
 from understudy.errors import CollectError, ConfigError
+from understudy.evaluate import EvaluateConfig, check_evaluation
 from understudy.formats import read_episodes
 from understudy.policies import Action, Context, Policy
 from understudy.types import Episode, Message
@@ -60,6 +64,41 @@ class Flaky(Policy):
 
 
 FLAKY = {"name": f"{__name__}:Flaky"}
+
+
+class Counted(Math):
+    """Knows how many of its kind are open."""
+
+    num_open = 0
+    num_made = 0
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        Counted.num_open += 1
+        Counted.num_made += 1
+
+    async def close(self) -> None:
+        await super().close()
+        Counted.num_open -= 1
+
+
+COUNTED: dict[str, Any] = {"name": f"{__name__}:Counted"}
+
+
+@pytest.mark.parametrize("fault", [{"num_episodes": 10**9}, {"policies": {"nobody": {"name": "expert"}}}])
+def test_every_environment_is_closed_those_too_that_are_only_asked_for_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Counted, "num_made", 0)
+    run(tmp_path / "out", environment=COUNTED, num_episodes=2)
+    with pytest.raises(ConfigError):
+        run(tmp_path / "other", environment=COUNTED, **fault)
+    CollectStage(config(tmp_path / "third", environment=COUNTED)).check()
+    evaluation = {"environment": COUNTED, "policy": {"name": "expert"}, "output_dir": str(tmp_path / "evaluation")}
+    check_evaluation(config_from_dict(EvaluateConfig, evaluation | {"baseline": {"name": "random"}, "num_tasks": 2}))
+    assert agents_of(config(tmp_path, environment=COUNTED).environment) == ("agent",)
+    assert Counted.num_made >= 7
+    assert Counted.num_open == 0
 
 
 def test_episodes_are_named_by_time_in_the_plans_order_with_statistics_beside(tmp_path: Path) -> None:

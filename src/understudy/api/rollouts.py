@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from understudy.collect import CollectConfig, Play, play_all, prepare
-from understudy.collect.collection import make_component, make_policies
+from understudy.collect.collection import agents_of, make_component, make_policies
 from understudy.collect.interruptible import run_anywhere
 from understudy.config import Component
 from understudy.errors import ConfigError, UnderstudyError
@@ -45,13 +46,15 @@ def plan_rollouts(config: TrainConfig) -> list[Play]:
     """
     assert config.evaluation is not None
     plan, policies = prepare(_collection(config.evaluation), overwrite=True)
-    learned = config.data.agents
-    for agent in policies:
-        if learned is not None and agent not in learned and agent not in config.evaluation.policies:
-            raise ConfigError(
-                f"evaluation.policies.{agent}: the model learns what {', '.join(learned)} did; say who acts for {agent}"
-            )
-    return list(plan)
+    with closing(plan):
+        learned = config.data.agents
+        for agent in policies:
+            if learned is not None and agent not in learned and agent not in config.evaluation.policies:
+                raise ConfigError(
+                    f"evaluation.policies.{agent}: the model learns what {', '.join(learned)} did; say who acts for "
+                    f"{agent}"
+                )
+        return list(plan)
 
 
 class TrainingRollouts:
@@ -123,8 +126,7 @@ class TrainingRollouts:
 
         profile = self._renderer.profile.model_dump(mode="json", exclude_defaults=True)
         local = LocalPolicy.of(model, self._renderer.tokenizer, profile=profile, **self._config.arguments)
-        environment = make_component("environments", self._config.environment)
-        made = make_policies(self._collection, environment.agents)
+        made = make_policies(self._collection, agents_of(self._config.environment))
         return {agent: policy if agent in self._config.policies else local for agent, policy in made.items()}
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,9 +29,9 @@ from understudy.runs import Progress, RunFolder, write_atomically
 from understudy.types import Episode
 
 from .config import CHANGEABLE, CollectConfig
-from .engine import play_all
+from .engine import close_environment, play_all
 from .fingerprint import folder_of_play
-from .interruptible import run_interruptibly
+from .interruptible import run_anywhere, run_interruptibly
 from .journal import Journal
 from .plan import Plan
 from .rollout import Play
@@ -101,22 +102,38 @@ def collect(
         CollectError: episode after episode ended by a fault.
     """
     plan, policies = prepare(config, overwrite=overwrite)
-    with folder_of_play(config, config.output_dir, config.components, overwrite=overwrite) as folder:
+    kept = folder_of_play(config, config.output_dir, config.components, overwrite=overwrite)
+    with closing(plan), kept as folder:
         return _run(config, folder, plan, policies, statistics, console, label)
 
 
 def prepare(config: CollectConfig, *, overwrite: bool = False) -> tuple[Plan, dict[str, Policy]]:
     """Return which episodes are to be played, and by whom. Nothing is made on the disk, and no weights are looked at.
 
+    The plan holds an environment, and has to be closed.
+
     Raises:
         ConfigError: as `collect`, but for other weights.
     """
     environment: Environment = make_component("environments", config.environment)
-    policies = make_policies(config, environment.agents)
-    plan = Plan(config, environment, policies)
-    if not overwrite:
-        _check_same_collection(config)
+    try:
+        policies = make_policies(config, environment.agents)
+        plan = Plan(config, environment, policies)
+        if not overwrite:
+            _check_same_collection(config)
+    except BaseException:
+        run_anywhere(close_environment(environment))
+        raise
     return plan, policies
+
+
+def agents_of(component: Component) -> tuple[str, ...]:
+    """Return the agents of an environment, which is made to be asked and closed again."""
+    environment: Environment = make_component("environments", component)
+    try:
+        return environment.agents
+    finally:
+        run_anywhere(close_environment(environment))
 
 
 def make_component(family: str, component: Component) -> Any:

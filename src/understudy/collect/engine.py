@@ -55,10 +55,10 @@ async def play_all(
                 on_episode(episode)
                 if episode.error is not None:
                     faulty, environment = environment, None
-                    await _close(faulty)
+                    await close_environment(faulty)
         finally:
             if environment is not None:
-                await _close(environment)
+                await close_environment(environment)
 
     workers = [asyncio.create_task(work()) for _ in range(concurrency)]
     try:
@@ -69,7 +69,7 @@ async def play_all(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _close(environment: Environment) -> None:
+async def close_environment(environment: Environment) -> None:
     """Close an environment. One that fails at that has given all its episodes already."""
     try:
         await environment.close()

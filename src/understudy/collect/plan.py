@@ -18,6 +18,8 @@ from understudy.policies import Policy
 from understudy.types import JSON
 
 from .config import CollectConfig
+from .engine import close_environment
+from .interruptible import run_anywhere
 from .rollout import Play
 
 
@@ -26,7 +28,7 @@ class Plan(Sequence[Play]):
 
     Args:
         config: the collection.
-        environment: one of its environments, to be asked for tasks.
+        environment: one of its environments, to be asked for tasks. It is the plan's, and goes with `close`.
         policies: who acts, by agent.
 
     Raises:
@@ -71,6 +73,10 @@ class Plan(Sequence[Play]):
 
     def __iter__(self) -> Iterator[Play]:
         return (self[index] for index in range(self._size))
+
+    def close(self) -> None:
+        """Let go of the environment; the plan cannot be asked any more."""
+        run_anywhere(close_environment(self._environment))
 
     def _count(self, config: CollectConfig) -> int:
         per_task = config.samples_per_task

@@ -8,6 +8,7 @@ that is done is only scored again. ``report.json`` has all figures, ``report.htm
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,9 +101,9 @@ def check_evaluation(config: EvaluateConfig, *, overwrite: bool = False) -> None
     if config.environment is None:
         return
     for collection, _ in _collections(config):
-        plan, _ = prepare(collection, overwrite=overwrite)
-    if isinstance(config.baseline, str):
-        check_earlier(config, config.baseline, {task_id(play.task, play.seed) for play in plan})
+        with closing(prepare(collection, overwrite=overwrite)[0]) as plan:
+            if isinstance(config.baseline, str):
+                check_earlier(config, config.baseline, {task_id(play.task, play.seed) for play in plan})
 
 
 def _collections(config: EvaluateConfig) -> list[tuple[CollectConfig, str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.collect.collection import make_component
+from understudy.collect.collection import agents_of
 from understudy.config import read_document
 from understudy.errors import ConfigError
 from understudy.models.export import FINAL
@@ -141,7 +141,7 @@ def _check_has_learner(config: RunConfig) -> None:
         ConfigError: names the agents.
     """
     assert config.collect is not None
-    agents = make_component("environments", config.collect.environment).agents
+    agents = agents_of(config.collect.environment)
     if all(agent in config.collect.policies for agent in agents):
         raise ConfigError(
             f"collect.policies: names who plays {', '.join(agents)} throughout, so the model would never play; leave "

@@ -106,7 +106,8 @@ class CollectStage(Stage[CollectConfig, CollectResult]):
     name = "collect"
 
     def check(self) -> None:
-        prepare(self.config, overwrite=True)
+        plan, _ = prepare(self.config, overwrite=True)
+        plan.close()
 
     def inputs(self) -> list[str]:
         return []
