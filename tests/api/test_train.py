@@ -136,6 +136,7 @@ def plain_losses(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[f
         ({"max_tokens_per_batch": 64}, 1e-5),
         ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}, 1e-5),
         ({"gradient_checkpointing": True}, 1e-5),
+        ({"activation_offloading": True}, 1e-5),
         ({"optim": "adamw_torch"}, 1e-4),
         ({"bf16": True}, 2e-2),
         ({"fp16": True}, 2e-2),

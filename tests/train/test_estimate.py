@@ -38,7 +38,13 @@ def test_the_frozen_layers_of_a_base_in_4_bits_are_counted_as_such(base) -> None
 
 
 @pytest.mark.parametrize(
-    "smaller", [{"gradient_checkpointing": True}, {"bf16": True}, {"layout": "tree", "max_tokens_per_batch": 600}]
+    "smaller",
+    [
+        {"gradient_checkpointing": True},
+        {"activation_offloading": True},
+        {"bf16": True},
+        {"layout": "tree", "max_tokens_per_batch": 600},
+    ],
 )
 def test_what_saves_memory_is_seen_to_save_it(tmp_path, smaller: dict[str, Any]) -> None:
     base = make_base(tmp_path / "deep", num_layers=4)

@@ -225,6 +225,10 @@ class TrainSection(ConfigModel):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
+    activation_offloading: bool = False
+    """Let activations wait in the CPU's memory for the backward pass: less memory of the GPU, and changes no result. On
+    a CPU they are there already."""
+
     torch_compile: bool = False
     """Compile the model with torch.compile."""
 

@@ -175,6 +175,8 @@ def _activations(config: TrainSection, model: Any, plans: StepPlans, weight_byte
     width = _HIDDEN_TENSORS_PER_LAYER * model.hidden_size + _FEED_FORWARD_TENSORS_PER_LAYER * feed_forward
     if config.gradient_checkpointing:
         per_token = model.num_hidden_layers * model.hidden_size + width
+    elif config.activation_offloading:  # keys and values stay, because the chunks below use them
+        per_token = model.num_hidden_layers * 2 * model.hidden_size + width
     else:
         per_token = model.num_hidden_layers * width
     logits = min(LOGITS_BYTES, 4 * tokens * model.vocab_size)

@@ -44,7 +44,8 @@ def check_launcher(precision: str) -> None:
         if os.environ.get(variable, "").lower() in ("true", "1"):
             raise ConfigError(
                 f"the launcher was told to use {name}, but every process holds a whole copy of the model (DDP); launch "
-                "without it. If memory is short: lora, train.gradient_checkpointing, train.bf16"
+                "without it. If memory is short: lora, train.gradient_checkpointing, train.activation_offloading, "
+                "train.bf16"
             )
     asked = os.environ.get(_PRECISION, "no")
     if asked not in ("no", precision):

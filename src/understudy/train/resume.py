@@ -34,6 +34,7 @@ _FREE = frozenset(
         "train.layout",
         "train.device",
         "train.gradient_checkpointing",
+        "train.activation_offloading",
         "train.torch_compile",
         "train.save_steps",
         "train.save_total_limit",

@@ -24,6 +24,7 @@ from understudy.batching import Chunk, Forest, MicroBatch, Slice, schedule
 from .adapter import ChunkAttention, KeysAndValues, ModelAdapter
 from .attention import AttentionLayout, Backend
 from .loss import cross_entropy
+from .offloading import ActivationOffloading
 from .stats import LossSums
 
 Doubles = NDArray[np.float64]
@@ -90,6 +91,7 @@ class TreeRunner:
         adapter: the model.
         backend: computes attention.
         autocast_dtype: dtype of autocast; None for none.
+        offloading: brings activations to the CPU's memory; None leaves them where they are.
         max_held_stems: how many stems of a path keep their activations until their backward pass. Those below run
             forward a second time instead and keep only keys and values, so memory does not grow with the length of a
             path.
@@ -101,11 +103,13 @@ class TreeRunner:
         backend: Backend,
         *,
         autocast_dtype: torch.dtype | None = None,
+        offloading: ActivationOffloading | None = None,
         max_held_stems: int = 2,
     ) -> None:
         self._adapter = adapter
         self._backend = backend
         self._autocast_dtype = autocast_dtype
+        self._offloading = offloading
         self._max_held_stems = max_held_stems
 
     def run(self, batch: MicroBatch, factors: Doubles, sums: LossSums, *, train: bool) -> None:
@@ -168,7 +172,7 @@ class TreeRunner:
             for array in (forest.ids, forest.depth)
         )
         loss = None
-        with _autocast(device, self._autocast_dtype):
+        with _autocast(device, self._autocast_dtype), self._offloading or nullcontext():
             hidden = self._adapter.tree_hidden(ids, positions, attention)
             if with_loss:
                 loss = _loss(self._adapter, hidden, forest, chunk.slices, measured)
@@ -183,11 +187,19 @@ class RowRunner:
     Args:
         adapter: the model.
         autocast_dtype: dtype of autocast; None for none.
+        offloading: brings activations to the CPU's memory; None leaves them where they are.
     """
 
-    def __init__(self, adapter: ModelAdapter, *, autocast_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        *,
+        autocast_dtype: torch.dtype | None = None,
+        offloading: ActivationOffloading | None = None,
+    ) -> None:
         self._adapter = adapter
         self._autocast_dtype = autocast_dtype
+        self._offloading = offloading
 
     def run(self, batch: MicroBatch, factors: Doubles, sums: LossSums, *, train: bool) -> None:
         """See `Runner.run`."""
@@ -196,7 +208,11 @@ class RowRunner:
         for chunk in batch.chunks:
             for part in chunk.slices:
                 ids = torch.from_numpy(batch.forest.ids[part.start : part.stop]).long().to(device)
-                with torch.set_grad_enabled(train), _autocast(device, self._autocast_dtype):
+                with (
+                    torch.set_grad_enabled(train),
+                    _autocast(device, self._autocast_dtype),
+                    self._offloading or nullcontext(),
+                ):
                     hidden = self._adapter.row_hidden(ids)
                     loss = _loss(self._adapter, hidden, batch.forest, (part,), measured)
                 if train and loss is not None and loss.requires_grad:

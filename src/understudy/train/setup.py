@@ -210,13 +210,17 @@ def make_runner(adapter: ModelAdapter, config: TrainSection) -> tuple[Runner, An
     import torch
 
     from .attention import choose_backend
+    from .offloading import ActivationOffloading
     from .runner import RowRunner, TreeRunner
 
     dtype = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
     backend = choose_backend(adapter.device)
+    offloading = None
+    if config.activation_offloading and adapter.device.type != "cpu":
+        offloading = ActivationOffloading(adapter.model, device_type=adapter.device.type)
     if config.layout == "rows":
-        return RowRunner(adapter, autocast_dtype=dtype), None
-    return TreeRunner(adapter, backend, autocast_dtype=dtype), backend
+        return RowRunner(adapter, autocast_dtype=dtype, offloading=offloading), None
+    return TreeRunner(adapter, backend, autocast_dtype=dtype, offloading=offloading), backend
 
 
 def make_engine(
