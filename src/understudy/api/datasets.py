@@ -6,17 +6,20 @@ import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from understudy.errors import ConfigError, FormatError
-from understudy.formats import EpisodeReader, Row, detect, get_format, list_files, read_episodes
+from understudy.formats import EpisodeReader, Format, Row, detect, get_format, list_files, read_episodes
+from understudy.formats.dataset_info import split_reference
 from understudy.formats.detect import NUM_SNIFFED_ROWS
 from understudy.train.data import EpisodeSource
 from understudy.train.data_config import DataSection, Paths
 from understudy.types import Episode
+
+from .converted import ConvertedRecords, as_row
 
 Dataset = str | Path | Iterable[Any]
 """Files, or anything that gives episodes or rows: a list, a generator, a PyTorch or Hugging Face dataset."""
@@ -25,15 +28,20 @@ log = logging.getLogger("understudy.train")
 
 
 def open_sources(
-    config: DataSection, train_dataset: Dataset | None = None, eval_dataset: Dataset | None = None
+    config: DataSection,
+    train_dataset: Dataset | None = None,
+    eval_dataset: Dataset | None = None,
+    converted: ConvertedRecords | None = None,
 ) -> list[EpisodeSource]:
     """Return what to train and to validate on. Files are looked for now, and read later.
 
     Args:
         train_dataset, eval_dataset: in place of what the config names.
+        converted: makes episodes of each record, in place of a format.
 
     Raises:
-        ConfigError: data is given twice or not at all, or a file would be both trained and validated on.
+        ConfigError: data is given twice or not at all, it is said twice how records are read, or a file would be both
+            trained and validated on.
         FormatError: a path leads to no file.
     """
     sections = config.by_name()
@@ -44,12 +52,12 @@ def open_sources(
     if train_dataset is not None:
         if config.temperature is not None:
             raise ConfigError("data.temperature is for several sources, and train_dataset is one; leave it out")
-        source = _source("train_dataset", train_dataset, config.format, config.max_samples, config)
+        source = _source("train_dataset", train_dataset, config.format, config.max_samples, config, converted)
         sources = [replace(source, agents=config.agents, policies=config.policies)]
     else:
         sources = [
             replace(
-                _source(name, section.path, section.format, section.max_samples, config),
+                _source(name, section.path, section.format, section.max_samples, config, converted),
                 ratio=section.ratio,
                 agents=section.agents,
                 policies=section.policies,
@@ -61,9 +69,10 @@ def open_sources(
     validation: EpisodeSource | None = None
     if eval_dataset is not None:
         given = config.format if config.validation_format == "auto" else config.validation_format
-        validation = _source("validation", eval_dataset, given, None, config)
+        validation = _source("validation", eval_dataset, given, None, config, converted)
     elif config.validation_path is not None:
-        validation = _source("validation", config.validation_path, config.validation_format, None, config)
+        path, given = config.validation_path, config.validation_format
+        validation = _source("validation", path, given, None, config, converted)
     if validation is not None:
         trained = [section.path for section in sections.values()] if train_dataset is None else [train_dataset]
         _check_sides(trained, config.validation_path if eval_dataset is None else eval_dataset)
@@ -93,12 +102,24 @@ def _identity(file: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _source(name: str, dataset: Dataset | Paths, format: str, limit: int | None, config: DataSection) -> EpisodeSource:
+def _source(
+    name: str,
+    dataset: Dataset | Paths,
+    format: str,
+    limit: int | None,
+    config: DataSection,
+    converted: ConvertedRecords | None,
+) -> EpisodeSource:
     paths = _paths(dataset)
+    if converted is not None and (format != "auto" or (paths is not None and split_reference(paths) is not None)):
+        given = f"the format {format!r}" if format != "auto" else "an entry of dataset_info.json"
+        raise ConfigError(f"{name}: {given} says how records are read, and so does convert_record_to_data_func; "
+                          "leave one out")  # fmt: skip
     if paths is None:
-        return EpisodeSource(name, _read_dataset(dataset, format, limit, name, skip_bad=config.skip_bad))
+        items = _read_dataset(dataset, converted or format, limit, name, skip_bad=config.skip_bad)
+        return EpisodeSource(name, items)
     folder = os.path.dirname(list_files(paths)[0]) or "."
-    reader = read_episodes(paths, format.replace("{folder}", folder), skip_bad=config.skip_bad)
+    reader = read_episodes(paths, converted or format.replace("{folder}", folder), skip_bad=config.skip_bad)
     return EpisodeSource(name, _read(reader, limit, name))
 
 
@@ -117,7 +138,7 @@ def _read(reader: EpisodeReader, limit: int | None, name: str) -> Iterator[tuple
 
 
 def _read_dataset(
-    dataset: Any, format: str, limit: int | None, name: str, *, skip_bad: bool
+    dataset: Any, format: str | ConvertedRecords, limit: int | None, name: str, *, skip_bad: bool
 ) -> Iterator[tuple[str, Episode]]:
     reasons: Counter[str] = Counter()
     yield from itertools.islice(_episodes(dataset, format, name, reasons if skip_bad else None), limit)
@@ -130,7 +151,9 @@ def _tell_of_rejected(reasons: Counter[str], name: str) -> None:
         log.warning("%s: %s rows could not be read and were passed over: %s", name, f"{reasons.total():,}", most)
 
 
-def _episodes(dataset: Any, format: str, name: str, rejected: Counter[str] | None) -> Iterator[tuple[str, Episode]]:
+def _episodes(
+    dataset: Any, format: str | ConvertedRecords, name: str, rejected: Counter[str] | None
+) -> Iterator[tuple[str, Episode]]:
     """Yield the episodes of something that gives episodes or rows, with their places.
 
     Args:
@@ -145,15 +168,21 @@ def _episodes(dataset: Any, format: str, name: str, rejected: Counter[str] | Non
     if first is None:
         return
     items = itertools.chain([first], items)
-    if isinstance(first, Episode):
+    is_converted = isinstance(format, ConvertedRecords)
+    if isinstance(first, Episode) and not is_converted:
         for number, item in enumerate(items, start=1):
             if not isinstance(item, Episode):
                 raise ConfigError(f"{name}: item {number} is {type(item).__name__}, but the first one is an Episode")
             yield f"{name}:{number}", item
         return
-    rows = (Row(_as_row(item, name), name, number) for number, item in enumerate(items, start=1))
-    head = list(itertools.islice(rows, NUM_SNIFFED_ROWS))
-    decoder = detect(head).format if format == "auto" else get_format(format)
+    rows = (
+        Row(item if is_converted else _as_row(item, name), name, number) for number, item in enumerate(items, start=1)
+    )
+    head = list(itertools.islice(rows, NUM_SNIFFED_ROWS if format == "auto" else 0))
+    if isinstance(format, ConvertedRecords):
+        decoder: Format = format
+    else:
+        decoder = detect(head).format if format == "auto" else get_format(format)
     for row in itertools.chain(head, rows):
         place = f"{row.file}:{row.number}"
         try:
@@ -176,13 +205,7 @@ def _items(dataset: Any, name: str) -> Iterator[Any]:
 
 
 def _as_row(item: Any, name: str) -> dict[str, Any]:
-    """Return a row as a mapping, from a mapping, a pydantic model, a dataclass, or an object with ``messages``."""
-    if isinstance(item, Mapping):
-        return dict(item)
-    if hasattr(item, "model_dump"):
-        return dict(item.model_dump(mode="json"))
-    if is_dataclass(item) and not isinstance(item, type):
-        return asdict(item)
-    if hasattr(item, "messages") and hasattr(item, "__dict__"):
-        return {key: value for key, value in vars(item).items() if not key.startswith("_")}
-    raise ConfigError(f"{name}: {type(item).__name__} is neither an Episode nor a row (a mapping, or has messages)")
+    row = as_row(item)
+    if row is None:
+        raise ConfigError(f"{name}: {type(item).__name__} is neither an Episode nor a row (a mapping, or has messages)")
+    return row

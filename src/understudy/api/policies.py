@@ -13,6 +13,7 @@ from understudy.train.config import TrainConfig
 from understudy.train.data import EpisodeSource
 from understudy.train.launch import rank
 
+from .converted import ConvertedRecords, ConvertRecord
 from .datasets import Dataset, open_sources
 
 if TYPE_CHECKING:
@@ -25,17 +26,26 @@ Planned = tuple[TrainConfig, Sequence[EpisodeSource]]
 
 
 def plan_policies(
-    config: TrainConfig, train_dataset: Dataset | None = None, eval_dataset: Dataset | None = None
+    config: TrainConfig,
+    train_dataset: Dataset | None = None,
+    eval_dataset: Dataset | None = None,
+    convert: ConvertRecord | None = None,
 ) -> dict[str, Planned]:
     """Return what is to be trained, by policy; one model for all has an empty name.
+
+    Args:
+        train_dataset, eval_dataset, convert: see `train`.
 
     Raises:
         ConfigError, FormatError: as `open_sources`.
     """
     if config.policies is not None:
         train_dataset, eval_dataset = _repeatable(train_dataset), _repeatable(eval_dataset)
-    by_policy = config.by_policy().items()
-    return {name: (one, open_sources(one.data, train_dataset, eval_dataset)) for name, one in by_policy}
+    planned: dict[str, Planned] = {}
+    for name, one in config.by_policy().items():
+        converted = None if convert is None else ConvertedRecords(convert, one)
+        planned[name] = (one, open_sources(one.data, train_dataset, eval_dataset, converted))
+    return planned
 
 
 def train_in_turn(

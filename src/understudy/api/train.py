@@ -19,6 +19,7 @@ from understudy.train.data import EpisodeSource
 from understudy.train.launch import check_launcher, rank
 from understudy.types import Episode, tools_to_openai
 
+from .converted import ConvertRecord
 from .datasets import Dataset
 from .policies import check_same_policies, plan_policies, train_in_turn
 
@@ -39,6 +40,7 @@ def train(
     train_dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     *,
+    convert_record_to_data_func: ConvertRecord | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> TrainResult:
@@ -50,6 +52,9 @@ def train(
             any format that is known (such as AgentRL's `RecordData`, as objects or mappings), or a PyTorch dataset of
             these.
         eval_dataset: the same to validate on.
+        convert_record_to_data_func: a generator, asynchronous or not, that is called with each record of the data (a
+            row of a file, or what a data set yields) and the run's config, and yields what is trained on:
+            `RecordData`, mappings with its keys, or episodes.
         overrides: ``dotted.key=value``.
         overwrite: delete the run that `output_dir` holds.
 
@@ -57,7 +62,7 @@ def train(
         UnderstudyError: whatever cannot work, with its mend.
     """
     checked = read_config(config, overrides)
-    planned = plan_policies(checked, train_dataset, eval_dataset)
+    planned = plan_policies(checked, train_dataset, eval_dataset, convert_record_to_data_func)
     for one, sources in planned.values():
         check_training(one, sources)
 
@@ -76,6 +81,7 @@ def dry_run(
     train_dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     *,
+    convert_record_to_data_func: ConvertRecord | None = None,
     overrides: Sequence[str] = (),
 ) -> DryRun:
     """Do everything but train: read and render all data, plan the steps, estimate the memory. Nothing is kept.
@@ -86,7 +92,7 @@ def dry_run(
     checked = read_config(config, overrides)
     if checked.policies is not None:
         raise ConfigError("this run trains several policies; dry_runs gives what each would do")
-    return dry_runs(checked, train_dataset, eval_dataset)[""]
+    return dry_runs(checked, train_dataset, eval_dataset, convert_record_to_data_func=convert_record_to_data_func)[""]
 
 
 def dry_runs(
@@ -94,6 +100,7 @@ def dry_runs(
     train_dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     *,
+    convert_record_to_data_func: ConvertRecord | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, DryRun]:
     """Do `dry_run` for every policy that a run trains; one model for all has an empty name.
@@ -101,7 +108,7 @@ def dry_runs(
     Raises:
         UnderstudyError: as `train`.
     """
-    planned = plan_policies(read_config(config, overrides), train_dataset, eval_dataset)
+    planned = plan_policies(read_config(config, overrides), train_dataset, eval_dataset, convert_record_to_data_func)
     for one, sources in planned.values():
         check_training(one, sources)
 
