@@ -43,6 +43,7 @@ TABLES: dict[str, dict[str, str]] = {
         "team": "understudy.environments.team:Team",
         "mix": "understudy.environments.mix:Mix",
         "dream": "understudy.world_models.dream:Dream",
+        "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
     },
     "policies": {
         "expert": "understudy.policies.scripted:ExpertPolicy",

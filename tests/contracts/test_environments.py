@@ -70,6 +70,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 BORROWING = ("dream",)
 """Environments in the place of another, which have no tasks of their own; see tests/world_models."""
 
+ADAPTERS = ("mrlm",)
+"""Environments of others, which have their own rules and no expert; see tests/environments/adapters."""
+
 ZERO_SUM = ("debate",)
 """Here one agent's success is the other's failure, so how well they play is told by their rewards."""
 
@@ -105,7 +108,7 @@ def play(name: str, arguments: dict[str, Any], which: Sequence[Play], policy: Po
 
 
 def test_every_environment_of_the_table_stands_here() -> None:
-    assert sorted([*VARIANTS, *BORROWING]) == sorted(registry.TABLES["environments"])
+    assert sorted([*VARIANTS, *BORROWING, *ADAPTERS]) == sorted(registry.TABLES["environments"])
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)

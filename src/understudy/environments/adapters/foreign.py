@@ -1,0 +1,156 @@
+"""What adapters share: tasks, seeds, a limit of steps, and other people's code called where it can hold up nobody.
+
+A foreign environment is ordinary synchronous code, often with a model's reply to wait for, so it runs in a thread. Many
+draw from the global generators of random numbers. These are seeded while it is reset, one environment at a time, and
+put back; what it draws from them later is up to it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from understudy import registry
+from understudy.environments.frame import NO_EPISODE
+from understudy.environments.tasks import TaskSet, split_tasks, task_sizes
+from understudy.errors import ConfigError, EnvironmentFault
+from understudy.types import JSON
+
+DEFAULT_MAX_STEPS = 30
+
+_SEEDING = threading.Lock()
+
+Result = TypeVar("Result")
+
+
+class ForeignEnvironment:
+    """Tasks that are seeds, or a list of the user's.
+
+    Args:
+        tasks: a list of tasks, or a file of them (``.json`` or ``.jsonl``); None for seeds.
+        num_tasks, task_seed: of tasks that are seeds, as for the built-in environments.
+        max_steps: the episode is truncated after so many steps.
+
+    Raises:
+        ConfigError: the tasks cannot be read, or a number is none from 1 up.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[JSON] | str | None,
+        num_tasks: Mapping[str, int] | int | None,
+        task_seed: int,
+        max_steps: int | None,
+    ) -> None:
+        self._given = None if tasks is None else read_tasks(tasks)
+        self._sizes = task_sizes(num_tasks)
+        self._task_seed = task_seed
+        self.max_steps = DEFAULT_MAX_STEPS if max_steps is None else max_steps
+        if not isinstance(self.max_steps, int) or isinstance(self.max_steps, bool) or self.max_steps < 1:
+            raise ConfigError(f"max_steps is {max_steps!r}; give a whole number from 1 up")
+
+    def tasks(self, split: str) -> Sequence[JSON]:
+        """Return the tasks of a split: the given ones that belong to it, or seeds."""
+        if self._given is not None:
+            return split_tasks(self._given, split)
+        return TaskSet(_draw_seed, split=split, size=self._sizes.get(split, 0), seed=self._task_seed)
+
+    def seed_of(self, task: JSON, seed: int | None) -> int:
+        """Return the seed that a task stands for, or else the given one.
+
+        Raises:
+            EnvironmentFault: it is no task of this environment.
+        """
+        if self._given is None and task is not None:
+            if not isinstance(task, dict) or not isinstance(task.get("seed"), int):
+                raise EnvironmentFault(f"this is no task of {type(self).__name__}: {task!r:.200}")
+            return int(task["seed"])
+        return 0 if seed is None else seed
+
+
+def no_episode() -> EnvironmentFault:
+    """Return the error of a step before a reset."""
+    return EnvironmentFault(NO_EPISODE)
+
+
+def load_class(name: str, argument: str) -> Any:
+    """Return a user's class or function, ``package.module:Class`` or ``path/to/file.py:Class``.
+
+    Raises:
+        ConfigError: it is not written so, or cannot be imported.
+    """
+    if not isinstance(name, str) or ":" not in name:
+        raise ConfigError(f"{argument} is {name!r}; write package.module:Class or path/to/file.py:Class")
+    return registry.load("environments", name)
+
+
+def seeded(seed: int, function: Callable[[], Result]) -> Result:
+    """Call a function while the global generators are seeded; other calls of this kind wait."""
+    with _SEEDING:
+        python, numpy = random.getstate(), np.random.get_state()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            return function()
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def call_with(function: Callable[..., Result], possible: Mapping[str, Any]) -> Result:
+    """Call a function with those of the possible keyword arguments that it takes."""
+    parameters = inspect.signature(function).parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    known = {parameter.name for parameter in parameters}
+    return function(**{key: value for key, value in possible.items() if takes_all or key in known})
+
+
+def to_json(value: Any) -> JSON:
+    """Return a foreign value as JSON; what has no counterpart becomes its text."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Enum):
+        return to_json(value.value)
+    if isinstance(value, int | float):
+        return value if np.isfinite(value) else str(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return to_json(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): to_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(one) for one in value]
+    return str(value)
+
+
+def read_tasks(tasks: Sequence[JSON] | str) -> list[JSON]:
+    """Return a list of tasks, from a file where that is named.
+
+    Raises:
+        ConfigError: the file is not there or holds something else, or there are no tasks.
+    """
+    if isinstance(tasks, str):
+        path = Path(tasks)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            rows = [line for line in text.split("\n") if line.strip()]
+            found = json.loads(text) if path.suffix == ".json" else [json.loads(row) for row in rows]
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"tasks: {tasks} cannot be read: {error}; give JSON lines, or one JSON array") from error
+    else:
+        found = list(tasks)
+    if not isinstance(found, list) or not found:
+        raise ConfigError(f"tasks: {tasks!r:.100} is no list of tasks")
+    return found
+
+
+def _draw_seed(rng: random.Random) -> JSON:
+    return {"seed": rng.randrange(2**31)}
