@@ -44,6 +44,7 @@ TABLES: dict[str, dict[str, str]] = {
         "mix": "understudy.environments.mix:Mix",
         "dream": "understudy.world_models.dream:Dream",
         "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
+        "petting_llms": "understudy.environments.adapters.petting_llms:PettingLLMsEnvironment",
     },
     "policies": {
         "expert": "understudy.policies.scripted:ExpertPolicy",
