@@ -45,6 +45,7 @@ TABLES: dict[str, dict[str, str]] = {
         "dream": "understudy.world_models.dream:Dream",
         "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
         "petting_llms": "understudy.environments.adapters.petting_llms:PettingLLMsEnvironment",
+        "user_rl": "understudy.environments.adapters.user_rl:UserRLEnvironment",
     },
     "policies": {
         "expert": "understudy.policies.scripted:ExpertPolicy",
