@@ -43,6 +43,7 @@ TABLES: dict[str, dict[str, str]] = {
         "team": "understudy.environments.team:Team",
         "mix": "understudy.environments.mix:Mix",
         "dream": "understudy.world_models.dream:Dream",
+        "gymnasium": "understudy.environments.adapters.gymnasium:GymnasiumEnvironment",
         "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
         "petting_llms": "understudy.environments.adapters.petting_llms:PettingLLMsEnvironment",
         "user_rl": "understudy.environments.adapters.user_rl:UserRLEnvironment",
