@@ -45,16 +45,16 @@ class Toolbox:
     """
 
     def __init__(self, *functions: Callable[..., str]) -> None:
-        self._functions = {function.__name__: function for function in functions}
-        if len(self._functions) != len(functions):
+        self.functions = {function.__name__: function for function in functions}
+        if len(self.functions) != len(functions):
             raise ValueError("two tools have the same name")
         self.tools = tuple(tool_from_function(function) for function in functions)
         self._schemas = {tool.name: tool.parameters for tool in self.tools}
 
     def call(self, call: ToolCall) -> str:
         """Run one call and return the text of its result; a refused call returns ``Error: …``."""
-        if call.name not in self._functions:
-            return f"Error: there is no tool {call.name!r}.{did_you_mean(call.name, self._functions)}"
+        if call.name not in self.functions:
+            return f"Error: there is no tool {call.name!r}.{did_you_mean(call.name, self.functions)}"
         try:
             arguments = call.parsed_arguments()
         except ValueError as error:
@@ -63,7 +63,7 @@ class Toolbox:
         if problem is not None:
             return f"Error: {problem}"
         try:
-            return self._functions[call.name](**arguments)
+            return self.functions[call.name](**arguments)
         except ToolError as error:
             return f"Error: {error}"
 
