@@ -13,6 +13,7 @@ CONFIGS = [
     ("Running", "understudy.api.pipeline.config:RunConfig"),
     ("Training", "understudy.train.config:TrainConfig"),
     ("Collecting", "understudy.collect.config:CollectConfig"),
+    ("Recording", "understudy.collect.gateway_config:GatewayConfig"),
     ("Curating", "understudy.curate.config:CurateConfig"),
     ("Evaluating", "understudy.evaluate.config:EvaluateConfig"),
     ("World model", "understudy.world_models.settings:WorldModelSettings"),

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("understudy.cli.export", "write a trained model as servers load it, adapters merged"),
     "play": ("understudy.cli.play", "play an environment yourself, or watch a policy play it"),
     "quickstart": ("understudy.cli.quickstart", "see an agent go from failing to succeeding, offline, in minutes"),
+    "record": ("understudy.cli.record", "record what other programs' agents do, at an OpenAI-compatible endpoint"),
     "run": ("understudy.cli.run", "collect, curate, train and evaluate in one folder; goes on where it was"),
     "stats": (
         "understudy.cli.stats",

@@ -201,7 +201,7 @@ def _run(
     path = folder.path / f"episodes_{started:%Y%m%d_%H%M%S}.{config.output_format}"
     if (finished := _finished(path, len(plan))) is not None:
         return finished
-    _reopen(folder.path, path.name.partition(".")[0])
+    reopen(folder.path, path.name.partition(".")[0])
     journal = Journal(folder.path / JOURNAL, fsync=config.fsync)
     try:
         missing = [index for index, play in enumerate(plan) if play.id not in journal]
@@ -245,7 +245,7 @@ def _finished(path: Path, num_episodes: int) -> CollectResult | None:
     )
 
 
-def _reopen(folder: Path, stem: str) -> None:
+def reopen(folder: Path, stem: str) -> None:
     """Make a finished collection an open one: put its episodes back into a journal."""
     finished = [file for file in folder.glob(f"{stem}.*") if not file.name.startswith(".")]
     if not finished or (folder / JOURNAL).exists():

@@ -63,6 +63,11 @@ class Journal:
         entry = self._entries.get(id)
         return entry is not None and not entry.is_faulty
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all episodes that are there, in the order in which they first came."""
+        return list(self._entries)
+
     def success(self, id: str) -> bool | None:
         """Return the success of an episode that is there."""
         return self._entries[id].success

@@ -1,0 +1,118 @@
+"""A recording from config to files: listen until interrupted, then write the episodes and their statistics.
+
+The folder is that of a collection: while the endpoint listens, episodes stand in ``_journal.jsonl``, each anew after
+each of its calls, so a kill loses none; at the end they are written in the order in which they began. Starting again in
+the same folder goes on with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from understudy.config import dump_config
+from understudy.formats import write_episodes
+from understudy.runs import RunFolder, write_atomically
+from understudy.types import Episode
+
+from .collection import JOURNAL, Statistics, reopen, stats_path
+from .gateway import Gateway, serve
+from .gateway_config import GatewayConfig
+from .interruptible import run_interruptibly
+from .journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """How a recording ended; `path` is None where no program called. Calls that failed are in no episode."""
+
+    path: Path | None
+    num_episodes: int
+    num_calls: int
+    num_failed: int
+
+
+def record(
+    config: GatewayConfig,
+    on_ready: Callable[[str], None],
+    *,
+    statistics: Callable[[], Statistics] | None = None,
+    overwrite: bool = False,
+) -> RecordResult:
+    """Listen until an interrupt, and write down what was recorded.
+
+    Args:
+        on_ready: is told the base URL for programs once the endpoint listens.
+        statistics: makes what counts the episodes for the ``_stats.json``.
+        overwrite: delete what the folder holds, and start.
+
+    Raises:
+        ConfigError: the folder holds something else, or the port is taken.
+    """
+    folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
+    try:
+        result = _record(config, folder, on_ready, statistics)
+    except BaseException as error:
+        folder.fail(error)
+        raise
+    folder.close("finished")
+    return result
+
+
+def _record(
+    config: GatewayConfig,
+    folder: RunFolder,
+    on_ready: Callable[[str], None],
+    statistics: Callable[[], Statistics] | None,
+) -> RecordResult:
+    started = datetime.fromisoformat(folder.provenance["starts"][0]["at"])
+    path = folder.path / f"episodes_{started:%Y%m%d_%H%M%S}.{config.output_format}"
+    reopen(folder.path, path.name.partition(".")[0])
+    journal = Journal(folder.path / JOURNAL)
+    try:
+        gateway = Gateway(config, journal)
+        with contextlib.suppress(KeyboardInterrupt):  # how a recording ends
+            run_interruptibly(serve(gateway, on_ready))
+        if gateway.names:
+            _finish(config, journal, gateway.names, path, statistics)
+    finally:
+        journal.close()
+    (folder.path / JOURNAL).unlink()
+    there = path if gateway.names else None
+    return RecordResult(there, len(gateway.names), gateway.num_calls, gateway.num_failed)
+
+
+def _finish(
+    config: GatewayConfig,
+    journal: Journal,
+    names: list[str],
+    path: Path,
+    statistics: Callable[[], Statistics] | None,
+) -> None:
+    counted = statistics() if statistics is not None else None
+
+    def episodes() -> Iterator[Episode]:
+        for name in names:
+            episode = journal.episode(name)
+            if counted is not None:
+                counted.add(episode)
+            yield episode
+
+    write_episodes(path, episodes(), "native")
+    for stale in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
+        if stale != path:
+            stale.unlink()
+    successes = [journal.success(name) for name in names]
+    report = {
+        "environment": config.environment,
+        "split": config.split,
+        "num_episodes": len(names),
+        "num_successes": successes.count(True),
+        "num_success_known": len(names) - successes.count(None),
+    }
+    report |= counted.report() if counted is not None else {}
+    write_atomically(stats_path(path), json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
