@@ -58,6 +58,10 @@ TABLES: dict[str, dict[str, str]] = {
         "human": "understudy.policies.human:HumanPolicy",
         "planner": "understudy.world_models.planner:PlannerPolicy",
     },
+    "augmentations": {
+        "shuffle_tools": "understudy.curate.augment:ShuffleTools",
+        "drop_unused_tools": "understudy.curate.augment:DropUnusedTools",
+    },
     "scorers": {
         "environment": "understudy.world_models.scorers:EnvironmentScorer",
         "text": "understudy.world_models.scorers:TextScorer",

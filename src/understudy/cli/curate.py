@@ -72,6 +72,9 @@ def _show(result: CurateResult) -> None:
             row.append(", ".join(f"{agent} {count.num_kept:,}" for agent, count in rule.agents.items()) or "-")
         table.add_row(*row)
     results().print(table)
+    if result.num_augmented:
+        text = f"{result.num_augmented:,} changed copies are trained on beside {result.num_train:,} episodes"
+        messages().print(text, markup=False, soft_wrap=True)
     if result.num_relabelled:
         text = f"{result.num_relabelled:,} of these episodes failed and are successes at the tasks that they did solve"
         messages().print(text, markup=False, soft_wrap=True)

@@ -87,6 +87,14 @@ class CurateConfig(ConfigModel):
     """Share of the tasks that is held out, one at least. All episodes of a task stay on one side. What `hindsight` adds
     of a failed episode that is kept too is left out where their tasks are on different sides."""
 
+    augment: tuple[Component, ...] = ()
+    """Add copies of what is trained on, changed by these in turn: shuffle_tools (another order of the tools),
+    drop_unused_tools (fewer tools, but those that were called; `chance` for each), or your own, as
+    package.module:Class. What is held out stays as it is."""
+
+    augment_copies: int = Field(1, ge=1)
+    """How many copies `augment` makes of each episode; fewer where there are not so many different ones."""
+
     seed: int = 0
     """Seed of what is drawn at random."""
 

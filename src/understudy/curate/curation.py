@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +16,7 @@ from understudy.formats.dataset_info import split_reference
 from understudy.runs import hold_folder, write_atomically
 from understudy.types import Episode
 
+from .augment import ORIGIN, augmented, make_augmentations
 from .config import CurateConfig
 from .hindsight import RELABELLED, Watch, write_relabelled
 from .rules import BesideOrigin, Candidate, Encode, RuleReport, apply_rules, rules_of, summarise
@@ -31,6 +33,9 @@ Chosen = dict[int, tuple[int, ...]]
 Source = tuple[list[str], str]
 """Paths, and the format of their rows."""
 
+Copies = Callable[[Episode], Iterator[Episode]]
+"""From an episode to what else is trained on of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class CurateResult:
@@ -43,6 +48,7 @@ class CurateResult:
         num_train, num_validation: episodes in the files.
         rules: what each rule did, in the order in which they were applied.
         num_relabelled: failed episodes that were added as successes at other tasks.
+        num_augmented: copies in the file to train on, beside `num_train` episodes.
     """
 
     train: Path
@@ -52,6 +58,7 @@ class CurateResult:
     num_validation: int
     rules: tuple[RuleReport, ...]
     num_relabelled: int = 0
+    num_augmented: int = 0
 
 
 def curate(
@@ -79,11 +86,14 @@ def _curate(config: CurateConfig, sources: list[Source], *, overwrite: bool, wat
     targets = {name: folder / f"{name}.{config.output_format}" for name in names}
     _check_sources(sources, {*targets.values(), *_earlier_files(folder)}, overwrite=overwrite)
     encode = _encoder(config)
-    num_relabelled = 0
+    augmentations = make_augmentations(config.augment)
+    num_relabelled = num_augmented = 0
     if config.hindsight:
         num_relabelled = write_relabelled(config, folder / RELABELLED, watch)
         sources += [([str(folder / RELABELLED)], "native")] * bool(num_relabelled)
-    candidates = [summarise(episode, index, encode) for index, episode in enumerate(watch(_read(sources), "judging"))]
+    candidates = [
+        summarise(episode, index, encode) for index, episode in enumerate(watch(_read(sources, config), "judging"))
+    ]
     _check_agents(config, candidates)
     rules = rules_of(config)
     if config.validation_split and any(candidate.origin is not None for candidate in candidates):
@@ -105,8 +115,10 @@ def _curate(config: CurateConfig, sources: list[Source], *, overwrite: bool, wat
     for stale in _earlier_files(folder).difference(targets.values(), [folder / RELABELLED] * config.hindsight):
         stale.unlink()
         _stats_path(stale).unlink(missing_ok=True)
+    copying = partial(augmented, augmentations=augmentations, copies=config.augment_copies, seed=config.seed)
     for name, target in targets.items():
-        _write(sources, target, parts[name], watch)
+        copies = copying if augmentations and name == "train" else None
+        num_augmented += _write(config, sources, target, parts[name], watch, copies)
     result = CurateResult(
         train=targets["train"],
         validation=targets.get("validation"),
@@ -115,6 +127,7 @@ def _curate(config: CurateConfig, sources: list[Source], *, overwrite: bool, wat
         num_validation=len(parts["validation"]),
         rules=tuple(reports),
         num_relabelled=num_relabelled,
+        num_augmented=num_augmented,
     )
     write_atomically(folder / "config.yaml", dump_config(config))
     report = asdict(result) | {name: str(target) for name, target in targets.items()}
@@ -133,25 +146,36 @@ def _files(paths: list[str]) -> list[str]:
     return paths if split_reference(paths) is not None else list_files(paths)
 
 
-def _read(sources: Iterable[Source]) -> Iterator[Episode]:
+def _read(sources: Iterable[Source], config: CurateConfig) -> Iterator[Episode]:
+    """Yield the data; copies that an earlier curation has made are made anew where copies are wanted."""
     for paths, format in sources:
-        yield from read_episodes(paths, format)
+        for episode in read_episodes(paths, format):
+            if not (config.augment and ORIGIN in episode.metadata):
+                yield episode
 
 
-def _write(sources: list[Source], target: Path, chosen: Chosen, watch: Watch) -> None:
+def _write(
+    config: CurateConfig, sources: list[Source], target: Path, chosen: Chosen, watch: Watch, copies: Copies | None
+) -> int:
+    """Write what is chosen, each with its copies; return how many copies there are."""
     statistics = EpisodeStatistics()
+    num_copies = 0
 
     def kept() -> Iterator[Episode]:
-        for index, episode in enumerate(watch(_read(sources), f"writing {target.name}")):
+        nonlocal num_copies
+        for index, episode in enumerate(watch(_read(sources, config), f"writing {target.name}")):
             if index in chosen:
                 trajectories = tuple(episode.trajectories[i] for i in chosen[index])
                 narrowed = replace(episode, trajectories=trajectories)
-                statistics.add(narrowed)
-                yield narrowed
+                for number, one in enumerate([narrowed, *(copies(narrowed) if copies is not None else ())]):
+                    num_copies += number > 0
+                    statistics.add(one)
+                    yield one
 
     write_episodes(target, kept(), "native")
     stats = json.dumps(statistics.report(), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(_stats_path(target), stats + "\n")
+    return num_copies
 
 
 def _stats_path(target: Path) -> Path:

@@ -19,6 +19,7 @@ from understudy.collect.config import CHANGEABLE
 from understudy.collect.fingerprint import models_played
 from understudy.config import ConfigModel
 from understudy.curate import CurateConfig, CurateResult, EpisodeStatistics, curate
+from understudy.curate.augment import make_augmentations
 from understudy.curate.hindsight import relabelling_environment
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import EvaluateConfig, EvaluateResult, Scores, check_evaluation, evaluate
@@ -140,6 +141,7 @@ class CurateStage(Stage[CurateConfig, CurateResult]):
             self.inputs()
         if self.config.hindsight:
             relabelling_environment(self.config)
+        make_augmentations(self.config.augment)
         if self.config.model is not None:
             from understudy.rendering import load_tokenizer
 
@@ -158,6 +160,7 @@ class CurateStage(Stage[CurateConfig, CurateResult]):
     def summary(self, result: CurateResult) -> str:
         text = f"{result.num_train:,} of {result.num_read:,} episodes to train on"
         text += f" ({result.num_relabelled:,} added in hindsight)" if result.num_relabelled else ""
+        text += f" and {result.num_augmented:,} copies" if result.num_augmented else ""
         if result.validation is not None:
             text += f", {result.num_validation:,} held out"
         reasons = [f"{count:,} {why}" for rule in result.rules for why, count in rule.reasons.items()]
