@@ -74,6 +74,21 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of one agent: (s, a, s', r).
+
+    `state` is the whole conversation that the action answers, `next_observation` what was newly observed after it, and
+    `is_last` whether nothing was done after that.
+    """
+
+    state: tuple[Message, ...]
+    action: Message
+    next_observation: tuple[Message, ...]
+    reward: float | None
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """One agent's turns in the order in which they happened (a parent stands before its children)."""
 
@@ -116,6 +131,26 @@ class Trajectory:
     def tools(self, turn: int = -1) -> tuple[Tool, ...]:
         """Return the tools that the policy had at `turn`."""
         return self.turns[self.lineage(turn)[0]].tools if self.turns else ()
+
+    def transitions(self) -> Iterator[Transition]:
+        """Yield every action with what came before and after it, in the order in which they happened.
+
+        After a context that was rewritten comes what the new one begins with. Labels are no actions that happened.
+        """
+        happened = [(k, turn) for k, turn in enumerate(self.turns) if not turn.is_label]
+        first_child = {turn.parent: k for k, turn in reversed(happened) if turn.parent is not None}
+        roots = [k for k, turn in happened if turn.parent is None]
+        for k, turn in happened:
+            if turn.action is None:
+                continue
+            after = first_child.get(k, next((root for root in roots if root > k), None))
+            yield Transition(
+                state=tuple(self.messages(k)[:-1]),
+                action=turn.action,
+                next_observation=() if after is None else self.turns[after].observation,
+                reward=turn.reward,
+                is_last=after is None or self.turns[after].action is None,
+            )
 
     def leaves(self) -> list[int]:
         """Return the turns that no other turn extends."""
