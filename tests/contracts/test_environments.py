@@ -67,8 +67,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"environments": {f"level_{n}": {"name": "team", "arguments": {"level": n}} for n in (1, 2)}},
     ],
 }
-BORROWING = ("dream",)
-"""Environments in the place of another, which have no tasks of their own; see tests/world_models."""
+BORROWING = ("dream", "remote")
+"""Environments in the place of another, which have no tasks of their own; see tests/world_models and test_remote."""
 
 ADAPTERS = ("gymnasium", "mrlm", "petting_llms", "user_rl")
 """Environments of others, which have their own rules and no expert; see tests/environments/adapters."""

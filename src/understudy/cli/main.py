@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "quickstart": ("understudy.cli.quickstart", "see an agent go from failing to succeeding, offline, in minutes"),
     "record": ("understudy.cli.record", "record what other programs' agents do, at an OpenAI-compatible endpoint"),
     "run": ("understudy.cli.run", "collect, curate, train and evaluate in one folder; goes on where it was"),
+    "serve": ("understudy.cli.serve", "serve an environment to other machines, one session for each episode"),
     "stats": (
         "understudy.cli.stats",
         "count what a data set holds: turns, lengths, rewards, success, shared prefixes",

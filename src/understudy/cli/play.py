@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from understudy.collect import Play
     from understudy.formats import write_episodes
 
-    environment: Environment = registry.create("environments", args.environment, _read_arguments(args.arguments))
+    environment: Environment = registry.create("environments", args.environment, read_arguments(args.arguments))
     agent = args.agent or environment.agents[0]
     if agent not in environment.agents:
         raise ConfigError(f"agent {agent!r}: the environment's agents are {', '.join(environment.agents)}")
@@ -89,7 +89,7 @@ async def _played(environment: Environment, policies: Mapping[str, Policy], play
         await environment.close()
 
 
-def _read_arguments(given: list[str]) -> dict[str, JSON]:
+def read_arguments(given: list[str]) -> dict[str, JSON]:
     from understudy.config.document import parse_value
 
     out: dict[str, JSON] = {}

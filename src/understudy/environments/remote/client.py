@@ -1,0 +1,170 @@
+"""The client: an environment that is elsewhere. What episodes ask for in the same moment goes as one request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from understudy.environments.base import Step
+from understudy.errors import ConfigError, EnvironmentFault
+from understudy.types import JSON, Message
+
+from .protocol import PAGE, Answer, Operation, answers, operations
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+
+class RemoteEnvironment:
+    """An environment that `understudy serve` serves.
+
+    Args:
+        url: such as ``http://otherhost:8200``.
+        timeout_seconds: for one operation, and for the server's first answer.
+
+    Raises:
+        ConfigError: nobody answers there.
+    """
+
+    def __init__(self, *, url: str, timeout_seconds: float = 600.0) -> None:
+        self._url = url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        facts = _get(f"{self._url}/info", timeout_seconds)
+        self.agents: tuple[str, ...] = tuple(facts["agents"])
+        self._has_tasks = bool(facts["has_tasks"])
+        self._session: str | None = None
+
+    def tasks(self, split: str) -> Sequence[JSON]:
+        """Return the tasks of a split; they come when they are asked for.
+
+        Raises:
+            ConfigError: the environment there has none, or no such split.
+        """
+        if not self._has_tasks:
+            raise ConfigError(f"the environment at {self._url} has no tasks")
+        return RemoteTasks(f"{self._url}/tasks/{split}", self._timeout_seconds)
+
+    async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
+        """Start an episode, in a session of its own."""
+        await self.close()
+        self._session = uuid.uuid4().hex
+        return await self._do(Operation("reset", self._session, task, seed))
+
+    async def step(self, actions: Mapping[str, Message]) -> Step:
+        """Take the agents' actions."""
+        if self._session is None:
+            raise EnvironmentFault("no episode is under way: reset the environment first")
+        return await self._do(Operation("step", self._session, actions=dict(actions)))
+
+    async def close(self) -> None:
+        """Give the session back."""
+        session, self._session = self._session, None
+        if session is not None:
+            await _batcher(self._url, self._timeout_seconds).do(Operation("close", session))
+
+    async def _do(self, operation: Operation) -> Step:
+        answer = await _batcher(self._url, self._timeout_seconds).do(operation)
+        if answer.step is None:
+            raise EnvironmentFault(f"{self._url}: {answer.error}")
+        return answer.step
+
+
+class RemoteTasks(Sequence[JSON]):
+    """Tasks that are fetched page by page, and kept."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        self._url, self._timeout_seconds = url, timeout_seconds
+        self._pages: dict[int, list[JSON]] = {}
+        self._size: int = self._page(0)["size"]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._size))]
+        if index < 0:
+            index += self._size
+        if not 0 <= index < self._size:
+            raise IndexError(f"task {index} of {self._size}")
+        page, place = divmod(index, PAGE)
+        if page not in self._pages:
+            self._page(page)
+        return self._pages[page][place]
+
+    def _page(self, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = _get(f"{self._url}?start={number * PAGE}&num={PAGE}", self._timeout_seconds)
+        self._pages[number] = found["tasks"]
+        return found
+
+
+class _Batcher:
+    """Sends what is asked for in one turn of the event loop as one request."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        self._url, self._timeout_seconds = url, timeout_seconds
+        self._waiting: list[tuple[Operation, asyncio.Future[Answer]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def do(self, operation: Operation) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((operation, future))
+        if len(self._waiting) == 1:
+            task = asyncio.ensure_future(self._send())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return await future
+
+    async def _send(self) -> None:
+        from aiohttp import ClientError, ClientSession, ClientTimeout
+
+        await asyncio.sleep(0)  # let the others of this moment ask too
+        batch, self._waiting = self._waiting, []
+        try:
+            async with ClientSession(timeout=ClientTimeout(total=self._timeout_seconds)) as session:
+                found = await self._post(session, [operation for operation, _ in batch])
+        except (ClientError, TimeoutError, ValueError) as error:
+            fault = f"no answer: {type(error).__name__}: {error}"
+            found = [Answer(error=fault)] * len(batch)
+        for (_, future), answer in zip(batch, found, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+    async def _post(self, session: ClientSession, batch: list[Operation]) -> list[Answer]:
+        headers = {"Content-Type": "application/json"}
+        async with session.post(f"{self._url}/batch", data=operations().dump_json(batch), headers=headers) as reply:
+            content = await reply.read()
+            if reply.status != 200:
+                raise ValueError(f"status {reply.status}: {content.decode(errors='replace')[:200]}")
+        found: list[Answer] = answers().validate_json(content)
+        if len(found) != len(batch):
+            raise ValueError(f"{len(found)} answers to {len(batch)} operations")
+        return found
+
+
+_BATCHERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Batcher]] = weakref.WeakKeyDictionary()
+
+
+def _batcher(url: str, timeout_seconds: float) -> _Batcher:
+    """Return the batcher of this event loop for a server."""
+    batchers = _BATCHERS.setdefault(asyncio.get_running_loop(), {})
+    return batchers.setdefault(url, _Batcher(url, timeout_seconds))
+
+
+def _get(url: str, timeout_seconds: float) -> Any:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as reply:
+            return json.loads(reply.read())
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        raise ConfigError(f"{url}: {text[:300]}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{url}: nobody serves an environment there ({error}); start one: understudy serve"
+        ) from error

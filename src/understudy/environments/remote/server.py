@@ -1,0 +1,171 @@
+"""The server: one environment for each session, made by its name as anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from understudy import registry
+from understudy.environments.base import Environment, HasTasks
+from understudy.errors import ConfigError, UnderstudyError
+
+from .protocol import PAGE, Answer, Operation, answers, operations
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+MAX_BODY_BYTES = 256 * 2**20
+
+
+@dataclass(slots=True)
+class _Session:
+    environment: Environment
+    used_at: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class EnvironmentServer:
+    """Serves one kind of environment.
+
+    Args:
+        name, arguments: of the environment.
+        max_sessions: so many episodes at once.
+        idle_seconds: a session that nobody has asked for so long is closed.
+
+    Raises:
+        ConfigError: the environment cannot be made.
+    """
+
+    def __init__(
+        self, name: str, arguments: dict[str, Any], *, max_sessions: int = 1024, idle_seconds: float = 3600.0
+    ) -> None:
+        self._name, self._arguments = name, arguments
+        self._max_sessions, self._idle_seconds = max_sessions, idle_seconds
+        self._asked = self._made()
+        self._sessions: dict[str, _Session] = {}
+
+    @asynccontextmanager
+    async def listening(self, host: str, port: int) -> AsyncIterator[str]:
+        """Listen for a block; gives the URL for clients.
+
+        Raises:
+            ConfigError: the port is taken.
+        """
+        from aiohttp import web
+
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/info", self._info)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/tasks/{split}", self._tasks)
+        app.router.add_post("/batch", self._batch)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        expiry = asyncio.create_task(self._expire())
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot listen at {host}:{port}: {error.strerror}; name another port, or 0"
+                ) from error
+            at, number = runner.addresses[0][:2]
+            yield f"http://{at}:{number}"
+        finally:
+            expiry.cancel()
+            await runner.cleanup()
+            for name in list(self._sessions):
+                await self._close(name)
+
+    def _made(self) -> Environment:
+        environment: Environment = registry.create("environments", self._name, self._arguments)
+        return environment
+
+    async def _info(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        has_tasks = isinstance(self._asked, HasTasks)
+        facts = {"environment": self._name, "agents": list(self._asked.agents), "has_tasks": has_tasks}
+        return web.json_response(facts)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.json_response({"sessions": len(self._sessions), "max_sessions": self._max_sessions})
+
+    async def _tasks(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        try:
+            if not isinstance(self._asked, HasTasks):
+                raise ConfigError(f"{self._name} has no tasks")
+            tasks = self._asked.tasks(request.match_info["split"])
+            start, num = (int(request.query.get(key, default)) for key, default in (("start", 0), ("num", PAGE)))
+            found = [tasks[index] for index in range(start, min(start + num, len(tasks)))]
+        except (UnderstudyError, ValueError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response({"size": len(tasks), "tasks": found})
+
+    async def _batch(self, request: web.Request) -> web.Response:
+        """Do all operations at once; what one of them does is nothing to the others."""
+        from aiohttp import web
+
+        try:
+            asked = operations().validate_json(await request.read())
+        except ValueError as error:
+            return web.json_response({"error": f"this is no list of operations: {error}"}, status=400)
+        done = await asyncio.gather(*(self._do(operation) for operation in asked))
+        return web.Response(body=answers().dump_json(list(done)), content_type="application/json")
+
+    async def _do(self, operation: Operation) -> Answer:
+        try:
+            if operation.op == "close":
+                await self._close(operation.session)
+                return Answer()
+            session = self._session(operation)
+            async with session.lock:
+                session.used_at = time.monotonic()
+                if operation.op == "reset":
+                    return Answer(await session.environment.reset(operation.task, seed=operation.seed))
+                return Answer(await session.environment.step(operation.actions))
+        except Exception as error:  # an environment is foreign code: whatever it raises is its fault
+            return Answer(error=f"{type(error).__name__}: {error}")
+
+    def _session(self, operation: Operation) -> _Session:
+        """Return the session of an operation; a reset opens it."""
+        session = self._sessions.get(operation.session)
+        if session is not None:
+            return session
+        if operation.op != "reset":
+            raise LookupError(f"there is no session {operation.session!r}: it was closed, or nobody asked for it for "
+                              f"{self._idle_seconds:g} seconds")  # fmt: skip
+        if len(self._sessions) >= self._max_sessions:
+            raise LookupError(
+                f"all {self._max_sessions:,} sessions are taken; lower concurrency, or raise max-sessions"
+            )
+        self._sessions[operation.session] = session = _Session(self._made(), time.monotonic())
+        return session
+
+    async def _close(self, name: str) -> None:
+        session = self._sessions.pop(name, None)
+        if session is not None:
+            with suppress(Exception):  # it is over, whatever its environment makes of that
+                await session.environment.close()
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._idle_seconds / 4, 30))
+            now = time.monotonic()
+            for name, session in list(self._sessions.items()):
+                if now - session.used_at > self._idle_seconds and not session.lock.locked():
+                    await self._close(name)
+
+
+async def serve(server: EnvironmentServer, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Listen until cancelled."""
+    async with server.listening(host, port) as url:
+        on_ready(url)
+        await asyncio.Event().wait()
