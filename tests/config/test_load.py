@@ -89,6 +89,14 @@ def test_overrides_are_yaml_typed(override: str, check) -> None:
     assert check(load_config(Run, None, [override]))
 
 
+def test_a_lone_dash_is_standard_input_and_no_list_of_nothing() -> None:
+    source = {"path": "rows.jsonl"}
+    assert config_from_dict(Source, source, ["path=-"]).path == "-"
+    assert config_from_dict(Source, source, ["path= - "]).path == "-"
+    with pytest.raises(ConfigError, match="path: should be a valid string"):
+        config_from_dict(Source, source, ["path=- -"])
+
+
 def test_the_last_override_of_a_key_holds() -> None:
     assert load_config(Run, None, ["train.lora_r=8", "train.lora_r=16"]).train.lora_r == 16
 

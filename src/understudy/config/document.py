@@ -99,12 +99,12 @@ def parse_document(text: str, *, source: str = "config") -> Document:
 
 
 def parse_value(text: str, *, source: str) -> Any:
-    """Parse the YAML value of an override.
+    """Parse the YAML value of an override. A lone ``-`` is standard input, and not YAML's list of nothing.
 
     Raises:
         ConfigError: it is not YAML.
     """
-    return _Reader(source).parse(text)
+    return text.strip() if text.strip() == "-" else _Reader(source).parse(text)
 
 
 def dump_document(value: dict[str, Any]) -> str:
