@@ -46,6 +46,7 @@ TABLES: dict[str, dict[str, str]] = {
         "gymnasium": "understudy.environments.adapters.gymnasium:GymnasiumEnvironment",
         "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
         "petting_llms": "understudy.environments.adapters.petting_llms:PettingLLMsEnvironment",
+        "pettingzoo": "understudy.environments.adapters.pettingzoo:PettingZooEnvironment",
         "remote": "understudy.environments.remote.client:RemoteEnvironment",
         "user_rl": "understudy.environments.adapters.user_rl:UserRLEnvironment",
     },

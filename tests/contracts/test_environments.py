@@ -70,7 +70,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 BORROWING = ("dream", "remote")
 """Environments in the place of another, which have no tasks of their own; see tests/world_models and test_remote."""
 
-ADAPTERS = ("gymnasium", "mrlm", "petting_llms", "user_rl")
+ADAPTERS = ("gymnasium", "mrlm", "petting_llms", "pettingzoo", "user_rl")
 """Environments of others, which have their own rules and no expert; see tests/environments/adapters."""
 
 ZERO_SUM = ("debate",)

@@ -16,6 +16,7 @@ from understudy.environments.tool_environment import AGENT
 from understudy.errors import ConfigError, MissingDependency
 from understudy.types import JSON, Message
 
+from .actions import action_named, action_names, instructions_for
 from .foreign import ForeignEnvironment, no_episode, to_json
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -66,8 +67,8 @@ class GymnasiumEnvironment(ForeignEnvironment):
     ) -> None:
         super().__init__(tasks=None, num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
         self._gym = _made(id, arguments or {})
-        self._actions = _names(self._gym.action_space, id, actions)
-        self._instructions = instructions or _instructions(self._actions)
+        self._actions = action_names(self._gym.action_space, id, actions or _known_names(id))
+        self._instructions = instructions or instructions_for(self._actions)
         self._success_reward = success_reward
         self._num_steps: int | None = None
         self._total = 0.0
@@ -86,7 +87,8 @@ class GymnasiumEnvironment(ForeignEnvironment):
         if self._num_steps is None:
             raise no_episode()
         self._num_steps += 1
-        action = self._read(actions[AGENT].text())
+        text = actions[AGENT].text()
+        action = text if self._actions is None else action_named(text, self._actions, self._gym.action_space)
         if action is None:
             reminder = user(f"That is no action. Write one of: {', '.join(self._shown.legal_actions or ())}.")
             result: tuple[Any, ...] = (Observation((reminder,), **_beside(self._shown)), 0.0, False, False, {})
@@ -126,19 +128,6 @@ class GymnasiumEnvironment(ForeignEnvironment):
             legal = tuple(name for name, may in zip(legal, info["action_mask"], strict=True) if may)
         return Observation((user(shown),), legal_actions=legal, info={"observation": value} | _noted(info))
 
-    def _read(self, text: str) -> Any:
-        """Return the action that a text names: the whole text, else the last name within it; None where it has none."""
-        if self._actions is None:
-            return text
-        said = text.strip().lower()
-        by_name = {name.lower(): number for number, name in enumerate(self._actions)}
-        if said not in by_name:
-            names = "|".join(sorted(map(re.escape, by_name), key=len, reverse=True))
-            found = re.findall(rf"(?<!\w)(?:{names})(?!\w)", said)
-            said = found[-1] if found else ""
-        number = by_name.get(said)
-        return None if number is None else number + int(getattr(self._gym.action_space, "start", 0))
-
     def _success(self, info: Mapping[str, Any]) -> bool | None:
         if self._success_reward is not None:
             return self._total >= self._success_reward
@@ -162,28 +151,8 @@ def _made(id: str, arguments: Mapping[str, Any]) -> Any:
         raise ConfigError(f"gymnasium cannot make {id!r}: {error}") from error
 
 
-def _names(space: Any, id: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return what the actions are called; None where an action is any text.
-
-    Raises:
-        ConfigError: there are not as many names as actions, or the actions are neither a few nor texts.
-    """
-    kind = type(space).__name__
-    if kind == "Text":
-        return None
-    if kind != "Discrete":
-        raise ConfigError(f"gymnasium: the actions of {id} are {space}, and only Discrete and Text can be written")
-    known = NAMES.get(re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2]))
-    names = tuple(given or known or map(str, range(int(space.start), int(space.start + space.n))))
-    if len(names) != space.n or len({name.lower() for name in names}) != len(names):
-        raise ConfigError(f"actions: {id} has {space.n} actions; give each a name of its own, not {', '.join(names)}")
-    return names
-
-
-def _instructions(actions: Sequence[str] | None) -> str:
-    if actions is None:
-        return "Act in the environment: write your action and nothing else."
-    return f"Act in the environment: write one of {', '.join(actions)} and nothing else."
+def _known_names(id: str) -> tuple[str, ...] | None:
+    return NAMES.get(re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2]))
 
 
 def _beside(shown: Observation) -> dict[str, Any]:
