@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import random
 from pathlib import Path
@@ -76,6 +78,31 @@ def test_an_episode_that_a_fault_ended_counts_as_missing_until_it_is_played_agai
     journal = Journal(tmp_path / "j")
     assert "a" in journal
     assert journal.episode("a").success is True
+
+
+class Full(io.FileIO):
+    """A disk that has room for ten bytes more, once."""
+
+    has_room = False
+
+    def write(self, data: memoryview) -> int:  # type: ignore[override]
+        if self.has_room or len(data) <= 10:
+            return super().write(data)
+        super().write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_a_full_disk_cuts_off_is_cut_off_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    journal.append(episode("a"))
+    journal._file = disk = Full(tmp_path / "j", "a+b")
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(episode("b"))
+    disk.has_room = True
+    journal.append(episode("c"))
+    assert [journal.episode(id) for id in journal.ids] == [episode("a"), episode("c")]
+    journal.close()
+    assert Journal(tmp_path / "j").ids == ["a", "c"]
 
 
 def test_the_lines_are_native_rows(tmp_path: Path) -> None:

@@ -73,11 +73,20 @@ class Journal:
         return self._entries[id].success
 
     def append(self, episode: Episode) -> None:
-        """Write an episode. When this returns, a kill of the process does not lose it."""
+        """Write an episode. When this returns, a kill of the process does not lose it.
+
+        Raises:
+            FormatError: it cannot be written as JSON.
+            OSError: the disk is full. The journal is then as it was.
+        """
         line = dump_row(self._native.write_row(episode)) + b"\n"
         view = memoryview(line)
-        while len(view):
-            view = view[self._file.write(view) or 0 :]
+        try:
+            while len(view):
+                view = view[self._file.write(view) or 0 :]
+        except OSError:
+            self._file.truncate(self._end)
+            raise
         self._entries[episode.id] = _Entry(self._end, len(line), episode.error is not None, episode.success)
         self._end += len(line)
         if self._fsync == "always" or (self._fsync == "interval" and self._is_due()):
