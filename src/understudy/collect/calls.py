@@ -1,19 +1,18 @@
 """Episodes out of calls: each call of a model holds a whole conversation, and says nothing of the calls before it.
 
-A call belongs behind the turn whose conversation, with the answer, it begins with; where there is none it begins a new
+A call belongs behind the turn with whose context, the answer included, it begins; where there is none it begins a new
 context. So a chat becomes a chain, a conversation that was taken up again from an earlier point a fork, and one that
-was rewritten or compacted a root of its own.
+was rewritten or compacted, or whose reasoning was dropped, a root of its own: each turn has what its model was shown.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from understudy.types import JSON, Message, SampledTokens, Tool, Turn
+from understudy.types import JSON, ImagePart, Message, SampledTokens, Tool, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +26,24 @@ class Call:
     annotations: dict[str, JSON] = field(default_factory=dict)
 
 
-def prefixes(messages: Sequence[Message], tools: Sequence[Tool]) -> list[str]:
-    """Return a digest of each beginning of a conversation: of no message, of one, …, of all."""
-    digest = hashlib.sha256(json.dumps([tool.definition for tool in tools], sort_keys=True, default=str).encode())
+def spoken(messages: Sequence[Message]) -> list[str]:
+    """Return a digest of each beginning of a conversation: of no message, of one, …, of all.
+
+    Whoever goes on with a conversation repeats it, but may drop reasoning, and write JSON anew.
+    """
+    return _digests([], map(_spoken, messages))
+
+
+def shown(messages: Sequence[Message], tools: Sequence[Tool]) -> list[str]:
+    """Return a digest of each beginning of what a model is shown: tools and reasoning are a part of it."""
+    return _digests([tool.definition for tool in tools], ([*_spoken(m), m.reasoning_content or ""] for m in messages))
+
+
+def _digests(head: JSON, parts: Iterable[JSON]) -> list[str]:
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True, default=str).encode())
     found = [digest.hexdigest()]
-    for message in messages:
-        digest.update(json.dumps(_as_repeated(message), sort_keys=True, default=str).encode())
+    for part in parts:
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode())
         found.append(digest.hexdigest())
     return found
 
@@ -42,11 +53,16 @@ class Conversations:
 
     Args:
         turns: those that are there already.
+
+    Attributes:
+        turns: all turns.
+        ends: the digest of what was spoken up to each of them, its action included.
     """
 
     def __init__(self, turns: Sequence[Turn] = ()) -> None:
         self.turns: list[Turn] = []
-        self._ends: dict[str, int] = {}
+        self.ends: list[str] = []
+        self._by_end: dict[str, int] = {}
         whole: list[tuple[tuple[Message, ...], tuple[Tool, ...]]] = []
         for turn in turns:
             before, tools = whole[turn.parent] if turn.parent is not None else ((), turn.tools)
@@ -54,11 +70,11 @@ class Conversations:
             whole.append(((*messages, *((turn.action,) if turn.action else ())), tools))
             self._append(turn, whole[-1][0], tools)
 
-    def add(self, call: Call) -> str:
-        """Add a call behind the turn that it goes on from; return the digest of what comes of it."""
-        known = prefixes(call.messages, call.tools)
-        start = max((k for k, digest in enumerate(known) if k and digest in self._ends), default=0)
-        parent = self._ends[known[start]] if start else None
+    def add(self, call: Call) -> None:
+        """Add a call behind the turn that it goes on from."""
+        known = shown(call.messages, call.tools)
+        start = max((k for k, digest in enumerate(known) if k and digest in self._by_end), default=0)
+        parent = self._by_end[known[start]] if start else None
         turn = Turn(
             parent=parent,
             observation=call.messages[start:],
@@ -67,21 +83,22 @@ class Conversations:
             sampled=call.sampled,
             annotations=call.annotations,
         )
-        return self._append(turn, (*call.messages, call.action), call.tools)
+        self._append(turn, (*call.messages, call.action), call.tools)
 
-    def _append(self, turn: Turn, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-        end = prefixes(messages, tools)[-1]
-        self._ends[end] = len(self.turns)
+    def _append(self, turn: Turn, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+        self._by_end[shown(messages, tools)[-1]] = len(self.turns)
         self.turns.append(turn)
-        return end
+        self.ends.append(spoken(messages)[-1])
 
 
-def _as_repeated(message: Message) -> list[Any]:
-    """Return what a program gives back of a message in its next call: it may drop reasoning, and write JSON anew."""
+def _spoken(message: Message) -> list[JSON]:
+    """Return what stands in a message: no reasoning, and arguments as what they mean."""
     calls = []
     for call in message.tool_calls:
         try:
             calls.append([call.name, call.parsed_arguments(), call.id])
         except ValueError:
             calls.append([call.name, call.arguments, call.id])
-    return [message.role, message.text(), calls, message.tool_call_id]
+    content = message.content if isinstance(message.content, tuple) else ()
+    images = [[part.url, part.detail] for part in content if isinstance(part, ImagePart)]
+    return [message.role, message.name, message.text(), images, calls, message.tool_call_id]

@@ -10,6 +10,7 @@ An episode's result is the program's to tell: ``POST /episodes/NAME/v1/result``.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,7 +23,7 @@ from understudy.errors import ConfigError, EnvironmentFault, FormatError
 from understudy.policies.server_tokens import ASKING_FOR_TOKENS, read_sampled
 from understudy.types import Episode, Trajectory, message_from_openai, tools_from_openai
 
-from .calls import Call, Conversations, prefixes
+from .calls import Call, Conversations, spoken
 from .gateway_config import GatewayConfig
 from .journal import Journal
 from .recorder import finite_number, truth
@@ -31,8 +32,14 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession, web
 
 OPENAI = "https://api.openai.com/v1"
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, FormatError)
+UNWRITABLE = (FormatError, RecursionError, OSError)
 RESULT_KEYS = ("reward", "success", "task", "seed", "stop_reason", "error", "metadata")
 MAX_BODY_BYTES = 256 * 2**20
+MAX_OPEN = 1024
+"""Episodes that are kept in memory; others are read from the journal when they go on."""
+SHUTDOWN_SECONDS = 5.0
+"""For calls that are under way at the end."""
 
 
 class Gateway:
@@ -44,12 +51,14 @@ class Gateway:
     """
 
     def __init__(self, config: GatewayConfig, journal: Journal) -> None:
-        self.names = journal.ids
+        self.names = dict.fromkeys(journal.ids)
         self.num_calls = self.num_failed = 0
         self._config = config
         self._journal = journal
         self._open: dict[str, tuple[Episode, Conversations]] = {}
-        self._by_end: dict[str, str] = {}
+        self._by_end = {
+            end: name for name in self.names for end in Conversations(journal.episode(name).trajectories[0].turns).ends
+        }
         self._session: ClientSession | None = None
         upstream = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
         self._upstream = upstream.rstrip("/")
@@ -57,7 +66,7 @@ class Gateway:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Listen for a block; gives the base URL for programs."""
-        from aiohttp import ClientSession, ClientTimeout, web
+        from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         for prefix in ("/v1", "/episodes/{name}/v1"):
@@ -65,13 +74,16 @@ class Gateway:
             app.router.add_get(f"{prefix}/models", self._models)
         app.router.add_post("/episodes/{name}/v1/result", self._result)
         app.router.add_get("/health", self._health)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
-        async with ClientSession(timeout=ClientTimeout(total=self._config.timeout_seconds)) as self._session:
+        timeout = ClientTimeout(total=self._config.timeout_seconds)
+        async with ClientSession(timeout=timeout, connector=TCPConnector(limit=0)) as self._session:
             site = web.TCPSite(runner, self._config.host, self._config.port)
             try:
                 await self._start(site)
                 host, port = runner.addresses[0][:2]
+                if self._upstream in [f"http://{name}:{port}/v1" for name in (host, "localhost", "127.0.0.1")]:
+                    raise ConfigError(f"base_url: {self._upstream} is this endpoint itself; name the model's server")
                 yield f"http://{host}:{port}/v1"
             finally:
                 await runner.cleanup()
@@ -90,72 +102,104 @@ class Gateway:
         try:
             body = json.loads(await request.read())
             messages = tuple(message_from_openai(m, f"messages[{i}]") for i, m in enumerate(body["messages"]))
-            tools = tools_from_openai(body.get("tools"))
-        except (ValueError, KeyError, TypeError, FormatError) as error:
+            tools = tools_from_openai(body.get("tools") or body.get("functions"))
+            with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        except UNREADABLE as error:
             return _refusal(400, f"the request cannot be recorded: {type(error).__name__}: {error}")
-        asked = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
-        asked |= {"model": self._config.model} if self._config.model is not None else {}
-        asked |= ASKING_FOR_TOKENS[self._config.token_ids] | self._config.extra_body
         self.num_calls += 1
         try:
             assert self._session is not None
             url, headers = f"{self._upstream}/chat/completions", self._headers(request)
-            async with self._session.post(url, json=asked, headers=headers) as answer:
-                status, content = answer.status, await answer.read()
+            async with self._session.post(url, json=self._asked(body), headers=headers) as answer:
+                content = await answer.read()
         except (ClientError, TimeoutError) as error:
-            self.num_failed += 1
-            return _refusal(502, f"{self._upstream} gives no answer: {type(error).__name__}: {error}")
-        if status != 200:
-            self.num_failed += 1
-            return web.Response(status=status, body=content, content_type="application/json")
+            return self._failed(_no_answer(self._upstream, error))
+        if answer.status != 200:
+            wait = {name: answer.headers[name] for name in ("Retry-After",) if name in answer.headers}
+            passed = web.Response(status=answer.status, body=content, content_type=answer.content_type, headers=wait)
+            return self._failed(passed)
         try:
             reply = json.loads(content)
             calls = [_call(messages, tools, body, reply, choice) for choice in reply["choices"]]
-            if not calls:
-                raise ValueError("it has no choices")
-        except (ValueError, LookupError, TypeError, AttributeError, FormatError) as error:
-            self.num_failed += 1
-            return _refusal(502, f"{self._upstream} gave a broken answer: {type(error).__name__}: {error}")
-        self._record(request.match_info.get("name"), calls)
-        if not body.get("stream"):
-            return web.json_response(reply)
-        return await _stream(request, reply, with_usage=bool((body.get("stream_options") or {}).get("include_usage")))
+            self._check(calls)
+        except UNREADABLE as error:
+            return self._failed(
+                _refusal(502, f"{self._upstream} gave a broken answer: {type(error).__name__}: {error}")
+            )
+        if request.transport is None or request.transport.is_closing():
+            return self._failed(_refusal(499, "the program has not waited for the answer"))
+        try:
+            self._record(request.match_info.get("name"), calls)
+        except UNWRITABLE as error:
+            return self._failed(_refusal(500, f"the call cannot be recorded: {error}"))
+        if body.get("stream"):
+            return await _stream(request, reply, with_usage=with_usage)
+        return web.Response(body=content, content_type="application/json")
+
+    def _asked(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        asked = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
+        asked |= {"model": self._config.model} if self._config.model is not None else {}
+        return asked | ASKING_FOR_TOKENS[self._config.token_ids] | self._config.extra_body
+
+    def _check(self, calls: list[Call]) -> None:
+        if not calls:
+            raise ValueError("it has no choices")
+        if self._config.token_ids != "none" and any(call.sampled is None for call in calls):
+            raise ValueError(
+                f"it has no token ids in the way of {self._config.token_ids}; is the server recent enough?"
+            )
+
+    def _failed(self, response: web.Response) -> web.Response:
+        self.num_failed += 1
+        return response
 
     def _record(self, name: str | None, calls: list[Call]) -> None:
-        """Add the answers of one call to their episode, and write it down."""
-        if name is None:
-            known = prefixes(calls[0].messages, calls[0].tools)[1:]
-            name = next((self._by_end[end] for end in reversed(known) if end in self._by_end), None)
-        if name is None:
-            name = f"episode-{len(self.names) + 1:05}"
+        """Add the answers of one call to their episode, and write it down.
+
+        Raises:
+            FormatError, RecursionError, OSError: it cannot be written. Then nothing has changed.
+        """
+        name = name or self._name(calls[0])
         episode, conversations = self._episode(name)
         for call in calls:
-            self._by_end[conversations.add(call)] = name
+            conversations.add(call)
         (trajectory,) = episode.trajectories
         model = calls[-1].annotations.get("model")
         turns = tuple(conversations.turns)
         policy = str(model) if model is not None else trajectory.policy
         self._keep(replace(episode, trajectories=(replace(trajectory, turns=turns, policy=policy),)), conversations)
+        self._by_end |= dict.fromkeys(conversations.ends[-len(calls) :], name)
+
+    def _name(self, call: Call) -> str:
+        """Return the episode that a call without a name goes on with, or a new one."""
+        for end in reversed(spoken(call.messages)[1:]):
+            if end in self._by_end:
+                return self._by_end[end]
+        numbers = itertools.count(len(self.names) + 1)
+        return next(name for name in (f"episode-{number:05}" for number in numbers) if name not in self.names)
 
     def _episode(self, name: str) -> tuple[Episode, Conversations]:
-        if name not in self._open:
-            if name in self.names:
-                episode = self._journal.episode(name)
-            else:
-                self.names.append(name)
-                episode = Episode(
-                    id=name,
-                    trajectories=(Trajectory(),),
-                    environment=self._config.environment,
-                    split=self._config.split,
-                    created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                )
-            self._open[name] = (episode, Conversations(episode.trajectories[0].turns))
-        return self._open[name]
+        """Return an episode as it stands. Whoever changes it keeps it, or it is read anew."""
+        if (there := self._open.pop(name, None)) is not None:
+            return there
+        if name in self.names:
+            episode = self._journal.episode(name)
+        else:
+            episode = Episode(
+                id=name,
+                trajectories=(Trajectory(),),
+                environment=self._config.environment,
+                split=self._config.split,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        return episode, Conversations(episode.trajectories[0].turns)
 
     def _keep(self, episode: Episode, conversations: Conversations) -> None:
         self._journal.append(episode)
+        self.names[episode.id] = None
         self._open[episode.id] = (episode, conversations)
+        if len(self._open) > MAX_OPEN:
+            del self._open[next(iter(self._open))]
 
     async def _result(self, request: web.Request) -> web.Response:
         """Take what a program says of an episode that is over."""
@@ -165,16 +209,18 @@ class Gateway:
         if name not in self.names:
             return _refusal(404, f"there is no episode {name!r}: it begins with its first call")
         try:
-            given = json.loads(await request.read())
-            changed = _checked_result(given)
-        except (ValueError, EnvironmentFault) as error:
+            changed = _checked_result(json.loads(await request.read()))
+        except (ValueError, RecursionError, EnvironmentFault) as error:
             return _refusal(400, str(error))
         episode, conversations = self._episode(name)
         metadata = episode.metadata | changed.pop("metadata", {})
         (trajectory,) = episode.trajectories
         told = {key: changed[key] for key in ("reward", "success") if key in changed}
         trajectories = (replace(trajectory, **told),)
-        self._keep(replace(episode, **changed, metadata=metadata, trajectories=trajectories), conversations)
+        try:
+            self._keep(replace(episode, **changed, metadata=metadata, trajectories=trajectories), conversations)
+        except UNWRITABLE as error:
+            return _refusal(500, f"the result cannot be recorded: {error}")
         return web.json_response({"id": name})
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -183,9 +229,9 @@ class Gateway:
         try:
             assert self._session is not None
             async with self._session.get(f"{self._upstream}/models", headers=self._headers(request)) as answer:
-                return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+                return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
         except (ClientError, TimeoutError) as error:
-            return _refusal(502, f"{self._upstream} gives no answer: {type(error).__name__}: {error}")
+            return _no_answer(self._upstream, error)
 
     async def _health(self, request: web.Request) -> web.Response:
         from aiohttp import web
@@ -249,15 +295,21 @@ async def _stream(request: web.Request, reply: Mapping[str, Any], *, with_usage:
         delta = dict(choice["message"])
         if delta.get("tool_calls"):
             delta["tool_calls"] = [{"index": i} | call for i, call in enumerate(delta["tool_calls"])]
-        index = choice.get("index", 0)
-        for piece, reason in ((delta, None), ({}, choice.get("finish_reason"))):
-            chunk = head | {"choices": [{"index": index, "delta": piece, "finish_reason": reason}]}
+        first = {"index": 0} | choice | {"delta": delta, "finish_reason": None}
+        del first["message"]
+        last = {"index": first["index"], "delta": {}, "finish_reason": choice.get("finish_reason")}
+        for piece in (first, last):
+            chunk = head | {"choices": [piece]}
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
     if with_usage:
         await response.write(f"data: {json.dumps(head | {'choices': [], 'usage': reply.get('usage')})}\n\n".encode())
     await response.write(b"data: [DONE]\n\n")
     await response.write_eof()
     return response
+
+
+def _no_answer(upstream: str, error: Exception) -> web.Response:
+    return _refusal(502, f"{upstream} gives no answer: {type(error).__name__}: {error}")
 
 
 def _refusal(status: int, text: str) -> web.Response:

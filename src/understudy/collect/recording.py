@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from understudy.config import dump_config
+from understudy.config import config_from_dict, dump_config, read_document
+from understudy.errors import ConfigError
 from understudy.formats import write_episodes
 from understudy.runs import RunFolder, write_atomically
 from understudy.types import Episode
@@ -53,6 +54,8 @@ def record(
     Raises:
         ConfigError: the folder holds something else, or the port is taken.
     """
+    if not overwrite:
+        _check_same(config)
     folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=not overwrite, overwrite=overwrite)
     try:
         result = _record(config, folder, on_ready, statistics)
@@ -61,6 +64,17 @@ def record(
         raise
     folder.close("finished")
     return result
+
+
+def _check_same(config: GatewayConfig) -> None:
+    """Refuse to go on with what is no recording: a collection's folder, or a training's, would lose its config."""
+    path = Path(config.output_dir) / "config.yaml"
+    if not path.is_file():
+        return
+    try:
+        config_from_dict(GatewayConfig, read_document(path).value)
+    except ConfigError as error:
+        raise ConfigError(f"{config.output_dir}: holds no recording; name another output_dir") from error
 
 
 def _record(
@@ -78,7 +92,7 @@ def _record(
         with contextlib.suppress(KeyboardInterrupt):  # how a recording ends
             run_interruptibly(serve(gateway, on_ready))
         if gateway.names:
-            _finish(config, journal, gateway.names, path, statistics)
+            _finish(config, journal, list(gateway.names), path, statistics)
     finally:
         journal.close()
     (folder.path / JOURNAL).unlink()
