@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -17,17 +18,16 @@ from typing import Any
 import pytest
 
 from understudy import registry
-from understudy.collect import Play, play_all
+from understudy.collect import Play, play_all, play_episode
 from understudy.environments import Step, user
-from understudy.environments.base import Observation, Reward
+from understudy.environments.base import HasScore, HasTasks, Observation, Reward, Score
 from understudy.environments.remote.client import RemoteEnvironment
-from understudy.environments.remote.protocol import Operation, operations
 from understudy.environments.remote.server import EnvironmentServer
 from understudy.errors import ConfigError, EnvironmentFault
 from understudy.formats.native import Native
 from understudy.formats.rows import dump_row
 from understudy.policies.random_policy import RandomPolicy
-from understudy.types import JSON, Message
+from understudy.types import JSON, Episode, Message
 
 
 @contextmanager
@@ -106,8 +106,13 @@ class Rude:
 
     async def step(self, actions: Mapping[str, Message]) -> Step:
         self.num += 1
-        if actions["agent"].text() == "fault":
+        said = actions["agent"].text()
+        if said == "fault":
             raise KeyError("oh no")
+        if said == "hang":
+            await asyncio.Event().wait()
+        if said in ODD:
+            return ODD[said]
         rewards = {"agent": (Reward(0.5, {"part": 0.5}, turn=0), Reward(float(self.num)))}
         return Step(rewards=rewards, terminated=True, stop_reason="said")
 
@@ -115,6 +120,19 @@ class Rude:
 
 
 NAME = f"{Path(__file__)}:Rude"
+
+ODD = {
+    "no number": Step(rewards={"agent": Reward(math.nan)}, terminated=True),
+    "no JSON": Step({"agent": Observation(info={"k": object()})}),
+    "long": Step({"agent": Observation((user("x" * 2_000_000),))}),
+}
+
+
+class Judged(Rude):
+    """Leaves it to a judge."""
+
+    async def score(self, episode: Episode) -> Score:
+        return Score(reward=float(self.num), success=True, annotations={"of": episode.id})
 
 
 def test_a_step_says_there_what_it_says_here() -> None:
@@ -165,6 +183,44 @@ def test_faults_come_back_as_faults_and_leave_others_alone() -> None:
         asyncio.run(main(url))
 
 
+def test_whatever_one_session_does_the_others_of_its_request_have_their_answers() -> None:
+    said = ["hi", "hang", "no number", "no JSON", "long"]
+
+    async def main(url: str) -> None:
+        made = [RemoteEnvironment(url=url) for _ in said]
+        await asyncio.gather(*(one.reset() for one in made))
+        steps = [
+            asyncio.ensure_future(one.step({"agent": Message("assistant", text)}))
+            for one, text in zip(made, said, strict=True)
+        ]
+        hanging = steps.pop(1)
+        results = await asyncio.wait_for(asyncio.gather(*steps, return_exceptions=True), 10)
+        assert [isinstance(result, Step) for result in results] == [True, True, False, True]
+        assert math.isnan(results[1].rewards["agent"].value), "whoever records it says what is wrong"
+        assert "object" in str(results[2])
+        assert results[3] == ODD["long"]
+        assert not hanging.done()
+        await asyncio.wait_for(made[1].close(), 10)
+        with pytest.raises(EnvironmentFault, match="closed meanwhile"):
+            await asyncio.wait_for(hanging, 10)
+        await asyncio.gather(*(one.close() for one in made))
+
+    with serving(NAME) as url:
+        asyncio.run(main(url))
+        assert health(url)["sessions"] == 0
+
+
+@pytest.mark.parametrize("name", ["Rude", "Judged"])
+def test_what_an_environment_offers_is_offered_here(name: str) -> None:
+    async def one(environment: Any) -> Episode:
+        return await play_episode(environment, {a: RandomPolicy() for a in environment.agents}, Play("e", seed=3))
+
+    with serving(f"{Path(__file__)}:{name}") as url:
+        there, here = RemoteEnvironment(url=url), globals()[name]()
+        assert [isinstance(there, kind) for kind in (HasTasks, HasScore)] == [False, name == "Judged"]
+        assert asyncio.run(one(there)) == asyncio.run(one(here))
+
+
 def test_there_are_only_so_many_sessions_and_idle_ones_are_closed() -> None:
     async def main(url: str) -> None:
         one, other = RemoteEnvironment(url=url), RemoteEnvironment(url=url)
@@ -187,12 +243,14 @@ def test_what_is_wrong_is_said() -> None:
         environment = RemoteEnvironment(url=url)
         with pytest.raises(ConfigError, match="Did you mean 'train'"):
             environment.tasks("trian")
-        request = urllib.request.Request(f"{url}/batch", data=b'[{"op": "jump"}]')
-        with pytest.raises(urllib.error.HTTPError, match="400"):
-            urllib.request.urlopen(request)
-    with serving(NAME) as url, pytest.raises(ConfigError, match="has no tasks"):
-        RemoteEnvironment(url=url).tasks("train")
-    assert operations().validate_json(operations().dump_json([Operation("close", "x")])) == [Operation("close", "x")]
+        request = urllib.request.Request(f"{url}/batch", data=b"")
+        for body in (b"nonsense", b"{}", b'[{"op": "jump"}]', b"[" * 10_000):
+            request.data = body
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                urllib.request.urlopen(request)
+    for settings in ({"max_sessions": 0}, {"idle_seconds": 0.0}):
+        with pytest.raises(ConfigError, match="both are above 0"):
+            EnvironmentServer(NAME, {}, **settings)  # type: ignore[arg-type]
 
     async def asks(environment: RemoteEnvironment) -> None:
         with pytest.raises(EnvironmentFault, match="no answer"):

@@ -8,17 +8,14 @@ import urllib.error
 import urllib.request
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-from understudy.environments.base import Step
+from understudy.environments.base import Score, Step
 from understudy.errors import ConfigError, EnvironmentFault
-from understudy.types import JSON, Message
+from understudy.types import JSON, Episode, Message
 
-from .protocol import PAGE, Answer, Operation, answers, operations
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
+from .protocol import MAX_BODY_BYTES, PAGE, Answer, Operation, dump_operations, read_answer
 
 
 class RemoteEnvironment:
@@ -37,17 +34,18 @@ class RemoteEnvironment:
         self._timeout_seconds = timeout_seconds
         facts = _get(f"{self._url}/info", timeout_seconds)
         self.agents: tuple[str, ...] = tuple(facts["agents"])
-        self._has_tasks = bool(facts["has_tasks"])
         self._session: str | None = None
+        if facts["has_tasks"]:  # callers ask for both with isinstance
+            self.tasks = self._tasks
+        if facts["has_score"]:
+            self.score = self._score
 
-    def tasks(self, split: str) -> Sequence[JSON]:
+    def _tasks(self, split: str) -> Sequence[JSON]:
         """Return the tasks of a split; they come when they are asked for.
 
         Raises:
-            ConfigError: the environment there has none, or no such split.
+            ConfigError: there is no such split.
         """
-        if not self._has_tasks:
-            raise ConfigError(f"the environment at {self._url} has no tasks")
         return RemoteTasks(f"{self._url}/tasks/{split}", self._timeout_seconds)
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
@@ -58,21 +56,34 @@ class RemoteEnvironment:
 
     async def step(self, actions: Mapping[str, Message]) -> Step:
         """Take the agents' actions."""
-        if self._session is None:
-            raise EnvironmentFault("no episode is under way: reset the environment first")
-        return await self._do(Operation("step", self._session, actions=dict(actions)))
+        return await self._do(Operation("step", self._under_way(), actions=dict(actions)))
+
+    async def _score(self, episode: Episode) -> Score:
+        """Let the environment judge an episode."""
+        answer = await self._batcher().do(Operation("score", self._under_way(), episode=episode))
+        if answer.score is None:
+            raise EnvironmentFault(f"{self._url}: {answer.error}")
+        return answer.score
 
     async def close(self) -> None:
         """Give the session back."""
         session, self._session = self._session, None
         if session is not None:
-            await _batcher(self._url, self._timeout_seconds).do(Operation("close", session))
+            await self._batcher().do(Operation("close", session))
+
+    def _under_way(self) -> str:
+        if self._session is None:
+            raise EnvironmentFault("no episode is under way: reset the environment first")
+        return self._session
 
     async def _do(self, operation: Operation) -> Step:
-        answer = await _batcher(self._url, self._timeout_seconds).do(operation)
+        answer = await self._batcher().do(operation)
         if answer.step is None:
             raise EnvironmentFault(f"{self._url}: {answer.error}")
         return answer.step
+
+    def _batcher(self) -> _Batcher:
+        return _batcher(self._url, self._timeout_seconds)
 
 
 class RemoteTasks(Sequence[JSON]):
@@ -122,30 +133,34 @@ class _Batcher:
         return await future
 
     async def _send(self) -> None:
-        from aiohttp import ClientError, ClientSession, ClientTimeout
+        from aiohttp import ClientError
 
         await asyncio.sleep(0)  # let the others of this moment ask too
         batch, self._waiting = self._waiting, []
+        waiting = dict(enumerate(future for _, future in batch))
+        fault = "the reply ended too early"
         try:
-            async with ClientSession(timeout=ClientTimeout(total=self._timeout_seconds)) as session:
-                found = await self._post(session, [operation for operation, _ in batch])
-        except (ClientError, TimeoutError, ValueError) as error:
-            fault = f"no answer: {type(error).__name__}: {error}"
-            found = [Answer(error=fault)] * len(batch)
-        for (_, future), answer in zip(batch, found, strict=True):
+            async for number, answer in self._answers([operation for operation, _ in batch]):
+                if not (future := waiting.pop(number)).done():
+                    future.set_result(answer)
+        except (ClientError, TimeoutError, LookupError, ValueError) as error:
+            fault = f"{type(error).__name__}: {error}"
+        for future in waiting.values():
             if not future.done():
-                future.set_result(answer)
+                future.set_result(Answer(error=f"no answer: {fault}"))
 
-    async def _post(self, session: ClientSession, batch: list[Operation]) -> list[Answer]:
-        headers = {"Content-Type": "application/json"}
-        async with session.post(f"{self._url}/batch", data=operations().dump_json(batch), headers=headers) as reply:
-            content = await reply.read()
+    async def _answers(self, batch: list[Operation]) -> AsyncIterator[tuple[int, Answer]]:
+        from aiohttp import ClientSession, ClientTimeout
+
+        timeout, headers = ClientTimeout(total=self._timeout_seconds), {"Content-Type": "application/json"}
+        async with (
+            ClientSession(timeout=timeout, read_bufsize=MAX_BODY_BYTES) as session,
+            session.post(f"{self._url}/batch", data=dump_operations(batch), headers=headers) as reply,
+        ):
             if reply.status != 200:
-                raise ValueError(f"status {reply.status}: {content.decode(errors='replace')[:200]}")
-        found: list[Answer] = answers().validate_json(content)
-        if len(found) != len(batch):
-            raise ValueError(f"{len(found)} answers to {len(batch)} operations")
-        return found
+                raise ValueError(f"status {reply.status}: {(await reply.text(errors='replace'))[:200]}")
+            async for line in reply.content:
+                yield read_answer(line)
 
 
 _BATCHERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Batcher]] = weakref.WeakKeyDictionary()

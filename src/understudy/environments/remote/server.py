@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from understudy import registry
-from understudy.environments.base import Environment, HasTasks
+from understudy.environments.base import Environment, HasScore, HasTasks
 from understudy.errors import ConfigError, UnderstudyError
 
-from .protocol import PAGE, Answer, Operation, answers, operations
+from .protocol import MAX_BODY_BYTES, PAGE, Answer, Operation, dump_answer, read_operations
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-MAX_BODY_BYTES = 256 * 2**20
+SHUTDOWN_SECONDS = 5.0
+"""For operations that are under way at the end."""
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class _Session:
     environment: Environment
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    under_way: asyncio.Future[Answer] | None = None
 
 
 class EnvironmentServer:
@@ -37,12 +39,14 @@ class EnvironmentServer:
         idle_seconds: a session that nobody has asked for so long is closed.
 
     Raises:
-        ConfigError: the environment cannot be made.
+        ConfigError: the environment cannot be made, or a limit is not above 0.
     """
 
     def __init__(
         self, name: str, arguments: dict[str, Any], *, max_sessions: int = 1024, idle_seconds: float = 3600.0
     ) -> None:
+        if max_sessions < 1 or not idle_seconds > 0:
+            raise ConfigError(f"max_sessions is {max_sessions} and idle_seconds {idle_seconds}; both are above 0")
         self._name, self._arguments = name, arguments
         self._max_sessions, self._idle_seconds = max_sessions, idle_seconds
         self._asked = self._made()
@@ -62,16 +66,15 @@ class EnvironmentServer:
         app.router.add_get("/health", self._health)
         app.router.add_get("/tasks/{split}", self._tasks)
         app.router.add_post("/batch", self._batch)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         expiry = asyncio.create_task(self._expire())
         try:
             try:
                 await web.TCPSite(runner, host, port).start()
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot listen at {host}:{port}: {error.strerror}; name another port, or 0"
-                ) from error
+            except (OSError, OverflowError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ConfigError(f"cannot listen at {host}:{port}: {reason}; name another port, or 0") from error
             at, number = runner.addresses[0][:2]
             yield f"http://{at}:{number}"
         finally:
@@ -87,9 +90,8 @@ class EnvironmentServer:
     async def _info(self, request: web.Request) -> web.Response:
         from aiohttp import web
 
-        has_tasks = isinstance(self._asked, HasTasks)
-        facts = {"environment": self._name, "agents": list(self._asked.agents), "has_tasks": has_tasks}
-        return web.json_response(facts)
+        offers = {"has_tasks": isinstance(self._asked, HasTasks), "has_score": isinstance(self._asked, HasScore)}
+        return web.json_response({"environment": self._name, "agents": list(self._asked.agents)} | offers)
 
     async def _health(self, request: web.Request) -> web.Response:
         from aiohttp import web
@@ -109,30 +111,41 @@ class EnvironmentServer:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response({"size": len(tasks), "tasks": found})
 
-    async def _batch(self, request: web.Request) -> web.Response:
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
         """Do all operations at once; what one of them does is nothing to the others."""
         from aiohttp import web
 
         try:
-            asked = operations().validate_json(await request.read())
-        except ValueError as error:
+            asked = read_operations(await request.read())
+        except (ValueError, RecursionError) as error:
             return web.json_response({"error": f"this is no list of operations: {error}"}, status=400)
-        done = await asyncio.gather(*(self._do(operation) for operation in asked))
-        return web.Response(body=answers().dump_json(list(done)), content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        answers = [asyncio.ensure_future(self._answered(number, one)) for number, one in enumerate(asked)]
+        for answer in asyncio.as_completed(answers):
+            await response.write(await answer)
+        return response
+
+    async def _answered(self, number: int, operation: Operation) -> bytes:
+        try:
+            return dump_answer(number, await self._do(operation))
+        except Exception as error:  # an environment is foreign code: whatever it raises is its fault
+            return dump_answer(number, Answer(error=f"{type(error).__name__}: {error}"))
 
     async def _do(self, operation: Operation) -> Answer:
-        try:
-            if operation.op == "close":
-                await self._close(operation.session)
-                return Answer()
-            session = self._session(operation)
-            async with session.lock:
+        if operation.op == "close":
+            await self._close(operation.session)
+            return Answer()
+        session = self._session(operation)
+        async with session.lock:
+            session.under_way = asyncio.ensure_future(_done(session.environment, operation))
+            try:
+                await asyncio.wait([session.under_way])
+            finally:
                 session.used_at = time.monotonic()
-                if operation.op == "reset":
-                    return Answer(await session.environment.reset(operation.task, seed=operation.seed))
-                return Answer(await session.environment.step(operation.actions))
-        except Exception as error:  # an environment is foreign code: whatever it raises is its fault
-            return Answer(error=f"{type(error).__name__}: {error}")
+            if session.under_way.cancelled():
+                raise LookupError("the session was closed meanwhile")
+            return await session.under_way
 
     def _session(self, operation: Operation) -> _Session:
         """Return the session of an operation; a reset opens it."""
@@ -151,7 +164,11 @@ class EnvironmentServer:
 
     async def _close(self, name: str) -> None:
         session = self._sessions.pop(name, None)
-        if session is not None:
+        if session is None:
+            return
+        if session.under_way is not None:
+            session.under_way.cancel()
+        async with session.lock:
             with suppress(Exception):  # it is over, whatever its environment makes of that
                 await session.environment.close()
 
@@ -162,6 +179,16 @@ class EnvironmentServer:
             for name, session in list(self._sessions.items()):
                 if now - session.used_at > self._idle_seconds and not session.lock.locked():
                     await self._close(name)
+
+
+async def _done(environment: Environment, operation: Operation) -> Answer:
+    if operation.op == "reset":
+        return Answer(await environment.reset(operation.task, seed=operation.seed))
+    if operation.op == "step":
+        return Answer(await environment.step(operation.actions))
+    if not (isinstance(environment, HasScore) and operation.episode is not None):
+        raise LookupError("there is nothing to judge, or nobody who does")
+    return Answer(score=await environment.score(operation.episode))
 
 
 async def serve(server: EnvironmentServer, host: str, port: int, on_ready: Callable[[str], None]) -> None:
