@@ -63,6 +63,16 @@ def test_tools_stand_in_another_order_and_all_else_is_as_it_was() -> None:
     assert found != copies(episode(), {"name": "shuffle_tools"}, num=5, seed=1)
 
 
+def test_an_agent_that_has_the_same_tools_again_has_them_in_the_same_order() -> None:
+    (trajectory,) = episode().trajectories
+    turns = (trajectory.turns[0], replace(trajectory.turns[1], parent=None, tools=trajectory.turns[0].tools))
+    rewritten = replace(episode(), trajectories=(replace(trajectory, turns=turns),))
+    for name in ("shuffle_tools", "drop_unused_tools"):
+        for copy in copies(rewritten, {"name": name}, num=8):
+            first, second = copy.trajectories[0].turns
+            assert first.tools == second.tools
+
+
 def test_only_tools_that_were_never_called_are_left_out() -> None:
     (one,) = copies(episode(), {"name": "drop_unused_tools", "arguments": {"chance": 1.0}}, num=3)
     assert tools_of(one) == ["read"]

@@ -6,6 +6,7 @@ nothing would be different. It may change what an agent is shown only where ever
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -109,11 +110,18 @@ def _applied(augmentation: Augmentation, episode: Episode, rng: random.Random) -
 def _with_other_tools(
     episode: Episode, change: Callable[[Trajectory, Sequence[Tool]], tuple[Tool, ...]]
 ) -> Episode | None:
-    trajectories = tuple(
-        replace(t, turns=tuple(replace(turn, tools=change(t, turn.tools)) if turn.tools else turn for turn in t.turns))
-        for t in episode.trajectories
-    )
-    return None if trajectories == episode.trajectories else replace(episode, trajectories=trajectories)
+    """Return the episode with other tools; where an agent had the same ones again, it has the same others again."""
+    trajectories = []
+    for trajectory in episode.trajectories:
+        others: dict[str, tuple[Tool, ...]] = {}
+        turns = []
+        for turn in trajectory.turns:
+            key = json.dumps([tool.definition for tool in turn.tools], default=str)
+            if key not in others:
+                others[key] = change(trajectory, turn.tools)
+            turns.append(replace(turn, tools=others[key]))
+        trajectories.append(replace(trajectory, turns=tuple(turns)))
+    return None if tuple(trajectories) == episode.trajectories else replace(episode, trajectories=tuple(trajectories))
 
 
 def _without_tokens(episode: Episode) -> Episode:
