@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from understudy.errors import ConfigError, EnvironmentFault, FormatError
+from understudy.listening import listening
 from understudy.policies.server_tokens import ASKING_FOR_TOKENS, read_sampled
 from understudy.types import Episode, Trajectory, message_from_openai, tools_from_openai
 
@@ -35,11 +36,8 @@ OPENAI = "https://api.openai.com/v1"
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, FormatError)
 UNWRITABLE = (FormatError, RecursionError, OSError)
 RESULT_KEYS = ("reward", "success", "task", "seed", "stop_reason", "error", "metadata")
-MAX_BODY_BYTES = 256 * 2**20
 MAX_OPEN = 1024
 """Episodes that are kept in memory; others are read from the journal when they go on."""
-SHUTDOWN_SECONDS = 5.0
-"""For calls that are under way at the end."""
 
 
 class Gateway:
@@ -68,32 +66,20 @@ class Gateway:
         """Listen for a block; gives the base URL for programs."""
         from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        routes: list[web.AbstractRouteDef] = [web.get("/health", self._health)]
         for prefix in ("/v1", "/episodes/{name}/v1"):
-            app.router.add_post(f"{prefix}/chat/completions", self._complete)
-            app.router.add_get(f"{prefix}/models", self._models)
-        app.router.add_post("/episodes/{name}/v1/result", self._result)
-        app.router.add_get("/health", self._health)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await runner.setup()
+            routes.append(web.post(f"{prefix}/chat/completions", self._complete))
+            routes.append(web.get(f"{prefix}/models", self._models))
+        routes.append(web.post("/episodes/{name}/v1/result", self._result))
         timeout = ClientTimeout(total=self._config.timeout_seconds)
-        async with ClientSession(timeout=timeout, connector=TCPConnector(limit=0)) as self._session:
-            site = web.TCPSite(runner, self._config.host, self._config.port)
-            try:
-                await self._start(site)
-                host, port = runner.addresses[0][:2]
-                if self._upstream in [f"http://{name}:{port}/v1" for name in (host, "localhost", "127.0.0.1")]:
-                    raise ConfigError(f"base_url: {self._upstream} is this endpoint itself; name the model's server")
-                yield f"http://{host}:{port}/v1"
-            finally:
-                await runner.cleanup()
-
-    async def _start(self, site: web.TCPSite) -> None:
-        try:
-            await site.start()
-        except OSError as error:
-            place = f"{self._config.host}:{self._config.port}"
-            raise ConfigError(f"cannot listen at {place}: {error.strerror}; name another port, or 0") from error
+        async with (
+            ClientSession(timeout=timeout, connector=TCPConnector(limit=0)) as self._session,
+            listening(routes, self._config.host, self._config.port) as url,
+        ):
+            port = url.rpartition(":")[2]
+            if self._upstream in (f"{url}/v1", f"http://localhost:{port}/v1", f"http://127.0.0.1:{port}/v1"):
+                raise ConfigError(f"base_url: {self._upstream} is this endpoint itself; name the model's server")
+            yield f"{url}/v1"
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         """Pass a call on, write it down, and give the answer back, as a stream where one was asked for."""

@@ -13,9 +13,10 @@ from typing import Any
 
 from understudy.environments.base import Score, Step
 from understudy.errors import ConfigError, EnvironmentFault
+from understudy.listening import MAX_BODY_BYTES
 from understudy.types import JSON, Episode, Message
 
-from .protocol import MAX_BODY_BYTES, PAGE, Answer, Operation, dump_operations, read_answer
+from .protocol import PAGE, Answer, Operation, dump_operations, read_answer
 
 
 class RemoteEnvironment:

@@ -21,7 +21,6 @@ from understudy.types import JSON, Episode, Message
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-MAX_BODY_BYTES = 256 * 2**20
 PAGE = 200
 """Tasks that are asked for at a time."""
 

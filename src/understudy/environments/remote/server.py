@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from understudy import registry
 from understudy.environments.base import Environment, HasScore, HasTasks
 from understudy.errors import ConfigError, UnderstudyError
+from understudy.listening import listening
 
-from .protocol import MAX_BODY_BYTES, PAGE, Answer, Operation, dump_answer, read_operations
+from .protocol import PAGE, Answer, Operation, dump_answer, read_operations
 
 if TYPE_CHECKING:
     from aiohttp import web
-
-SHUTDOWN_SECONDS = 5.0
-"""For operations that are under way at the end."""
 
 
 @dataclass(slots=True)
@@ -61,25 +59,18 @@ class EnvironmentServer:
         """
         from aiohttp import web
 
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_get("/info", self._info)
-        app.router.add_get("/health", self._health)
-        app.router.add_get("/tasks/{split}", self._tasks)
-        app.router.add_post("/batch", self._batch)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await runner.setup()
+        routes = [
+            web.get("/info", self._info),
+            web.get("/health", self._health),
+            web.get("/tasks/{split}", self._tasks),
+            web.post("/batch", self._batch),
+        ]
         expiry = asyncio.create_task(self._expire())
         try:
-            try:
-                await web.TCPSite(runner, host, port).start()
-            except (OSError, OverflowError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ConfigError(f"cannot listen at {host}:{port}: {reason}; name another port, or 0") from error
-            at, number = runner.addresses[0][:2]
-            yield f"http://{at}:{number}"
+            async with listening(routes, host, port) as url:
+                yield url
         finally:
             expiry.cancel()
-            await runner.cleanup()
             for name in list(self._sessions):
                 await self._close(name)
 
