@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from understudy.train.adapter import ModelAdapter
@@ -64,12 +65,32 @@ def test_activations_are_let_go_of_and_weights_are_not_copied() -> None:
     torch.testing.assert_close(found, [parameter.grad for parameter in network.parameters()], rtol=0, atol=0)
 
 
-def test_the_copies_of_weights_that_autocast_makes_stay() -> None:
-    network = nn.Linear(7, 5)
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("num_tokens", [4, 5])
+def test_the_copies_of_weights_that_autocast_makes_stay(num_tokens: int, frozen: bool) -> None:
+    """Also where an activation has the shape of a weight, it goes and the weight's copy stays."""
+    network = nn.Sequential(nn.Linear(7, 7), nn.Linear(7, 5).requires_grad_(not frozen), nn.Linear(5, 3))
     offloading = ActivationOffloading(network, **EVERYTHING)
     with torch.autocast("cpu", dtype=torch.bfloat16), offloading:
-        network(torch.randn(4, 7, requires_grad=True)).sum().backward()
-    assert offloading.num_bytes == 2 * 4 * 7
+        network(torch.randn(num_tokens, 7, requires_grad=True)).sum().backward()
+    inputs = 7 + (0 if frozen else 7) + 5  # a frozen layer needs none
+    assert offloading.num_bytes == 2 * num_tokens * inputs
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_adapters_and_a_head_that_is_tied_to_the_embedding_get_the_same_gradients(dtype: torch.dtype | None) -> None:
+    network = model("llama", tie_word_embeddings=True)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"])
+    for adapter in (ModelAdapter(network), ModelAdapter(get_peft_model(network, lora))):
+        offloading = ActivationOffloading(adapter.model, **EVERYTHING)
+        results = [
+            run(adapter, TreeRunner(adapter, CpuBackend(), autocast_dtype=dtype, offloading=given), one_step("depth_first"))
+            for given in (None, offloading)
+        ]
+        assert offloading.num_bytes > 0
+        assert results[0][0] == results[1][0]
+        assert results[0][1]
+        assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
 
 
 def test_small_tensors_and_those_on_other_devices_stay() -> None:
