@@ -33,7 +33,7 @@ from understudy.rendering import Renderer, load_tokenizer
 
 def demonstrations(path: str, model: str, seed: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield ids [T] and the weight of each [T], row by row, over and over in another order."""
-    renderer = Renderer(load_tokenizer(model), on_refusal="skip")
+    renderer = Renderer(load_tokenizer(model))
     rows = []
     for episode in read_episodes(path):
         for trajectory in episode.trajectories:
@@ -43,7 +43,8 @@ def demonstrations(path: str, model: str, seed: int = 0) -> Iterator[tuple[torch
                 weights = torch.zeros(len(ids))
                 for span in spans:
                     weights[span.start : span.stop] += span.weight
-                rows.append((ids, weights))
+                if weights[1:].any():
+                    rows.append((ids, weights))
     if not rows:
         raise SystemExit(f"{path} holds nothing to train on")
     rng = random.Random(seed)

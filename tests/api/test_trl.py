@@ -9,6 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from transformers.utils import get_json_schema
@@ -18,6 +19,7 @@ from tests.training import ROOT, make_base, weather_episodes
 from understudy import registry
 from understudy.api.trl import TRLEnvironment, trl_environment, trl_reward, trl_rows
 from understudy.collect import Play, play_episode
+from understudy.environments import Step
 from understudy.errors import ConfigError
 from understudy.formats import write_episodes
 from understudy.policies.scripted import ExpertPolicy
@@ -77,6 +79,20 @@ def test_a_rollout_that_gives_up_is_worth_nothing_and_one_environment_serves_man
         assert trl_reward([[{"role": "assistant", "content": "I do not know."}]], [rollout]) == [0.0]
         rollout.reset(**row)
         assert trl_reward([[{"role": "tool", "content": "7"}]], [rollout]) == [0.0], "cut off before it said anything"
+
+
+def test_a_fault_of_the_environment_is_no_failure_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    (row,) = trl_rows("math", num=1)
+    rollout = trl_environment("math")()
+    (tool,) = tools_of(rollout).values()
+    for broken in (Mock(side_effect=OSError("the disk is full")), AsyncMock(return_value=Step(error="no judge"))):
+        rollout.reset(**row)
+        with monkeypatch.context() as patched:
+            patched.setattr(rollout._environment, "step", broken)
+            assert tool(expression="1") == "Error: the environment failed"
+        assert trl_reward([[{"role": "assistant", "content": "1"}]], [rollout]) == [None]
+    rollout.reset(**row)
+    assert trl_reward([[]], [rollout]) == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, get_type_hints
 
 from understudy import registry
-from understudy.environments import Environment, HasTasks, ToolEnvironment
+from understudy.environments import Environment, HasTasks, Reward, Step, ToolEnvironment
 from understudy.environments.tool_environment import AGENT
 from understudy.errors import ConfigError
 from understudy.types import JSON, Message, ToolCall
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("understudy.trl")
 
 
 class TRLEnvironment:
@@ -40,30 +43,34 @@ class TRLEnvironment:
         self._environment: ToolEnvironment[Any] = registry.create("environments", self._name, self._arguments)
         self._reward = 0.0
         self._is_over = True
+        self._fault: str | None = None
 
     def reset(self, task: str, **_: Any) -> None:
         """Start an episode of a row's task. The prompt has its opening already."""
         _waited_for(self._environment.reset(json.loads(task)))
-        self._reward, self._is_over = 0.0, False
+        self._reward, self._is_over, self._fault = 0.0, False, None
 
     def _take(self, action: Message) -> str:
-        """Take an action and return what is observed."""
-        step = _waited_for(self._environment.step({AGENT: action}))
-        self._is_over = step.is_over
-        rewards = step.rewards.get(AGENT, ())
-        self._reward += sum(reward.value for reward in ([rewards] if not isinstance(rewards, Sequence) else rewards))
-        return "\n".join(message.text() for message in step.observations[AGENT].messages) if step.observations else ""
-
-    def _call(self, tool: str, arguments: dict[str, JSON]) -> str:
+        """Take an action and return what is observed. A fault of the environment ends the rollout."""
         if self._is_over:
             return "Error: the episode is over"
-        return self._take(Message("assistant", tool_calls=(ToolCall(tool, arguments),)))
+        try:
+            step = _waited_for(self._environment.step({AGENT: action}))
+        except Exception as error:  # an environment is foreign code: whatever it raises is its fault
+            step = Step(error=f"{type(error).__name__}: {error}")
+        self._is_over, self._fault = step.is_over, step.error
+        if step.error is not None:
+            log.warning("%s: a rollout is left out of the step, because of %s", self._name, step.error)
+            return "Error: the environment failed"
+        rewards = step.rewards.get(AGENT, ())
+        self._reward += sum(reward.value for reward in ([rewards] if isinstance(rewards, Reward) else rewards))
+        return "\n".join(message.text() for message in step.observations[AGENT].messages) if step.observations else ""
 
-    def _worth(self, ending: str) -> float:
-        """Return the sum of the rewards, with the message that the model ended with."""
-        if not self._is_over and ending:
+    def _worth(self, ending: str) -> float | None:
+        """Return the sum of the rewards, with the message that the model ended with; None where nobody can say."""
+        if ending:
             self._take(Message("assistant", ending))
-        return self._reward
+        return self._reward if self._fault is None else None
 
 
 def trl_environment(name: str, arguments: Mapping[str, Any] | None = None) -> type[TRLEnvironment]:
@@ -108,8 +115,11 @@ def trl_rows(
     return _waited_for(_rows(environment, tasks[: len(tasks) if num is None else num]))
 
 
-def trl_reward(completions: list[Any], environments: Sequence[TRLEnvironment], **_: Any) -> list[float]:
-    """Return what rollouts were worth; for `GRPOTrainer(reward_funcs=trl_reward)`."""
+def trl_reward(completions: list[Any], environments: Sequence[TRLEnvironment], **_: Any) -> list[float | None]:
+    """Return what rollouts were worth; for `GRPOTrainer(reward_funcs=trl_reward)`.
+
+    None, which TRL leaves out of the step, where the environment failed: that is no failure of the model.
+    """
     return [one._worth(_ending(completion)) for completion, one in zip(completions, environments, strict=True)]
 
 
@@ -133,7 +143,7 @@ def _method(tool: str, function: Any) -> Any:
     """Return a tool as a method, with the hints, signature and docstring that TRL makes its schema of."""
 
     def method(self: TRLEnvironment, **arguments: JSON) -> str:
-        return self._call(tool, arguments)
+        return self._take(Message("assistant", tool_calls=(ToolCall(tool, arguments),)))
 
     hints = get_type_hints(function)
     hints.pop("return", None)  # it would stand in the schema
