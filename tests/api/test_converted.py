@@ -77,8 +77,20 @@ def test_one_event_loop_runs_all_of_it() -> None:
     assert len(set(loops)) == 1
 
 
+def test_a_loop_that_is_running_does_not_matter() -> None:
+    async def notebook() -> list[tuple[str, Episode]]:
+        return episodes(QUESTIONS, convert_record_to_data_func)
+
+    assert asyncio.run(notebook()) == episodes(QUESTIONS, convert_record_to_data_func)
+
+
 def fails(record: Any, args: TrainConfig) -> Iterator[Any]:
     yield {"messages": messages(*record["pairs"][0])}
+
+
+async def fails_later(record: Any, args: TrainConfig) -> AsyncGenerator[Any, None]:
+    for made in fails(record, args):
+        yield made
 
 
 async def no_generator(record: Any, args: TrainConfig) -> dict[str, Any]:
@@ -89,8 +101,11 @@ async def no_generator(record: Any, args: TrainConfig) -> dict[str, Any]:
     ("convert", "said"),
     [
         (fails, r"train_dataset:2: fails failed at test_converted.py:\d+ with IndexError: list index out of range"),
+        (fails_later, r"train_dataset:2: fails_later failed at test_converted.py:\d+ with IndexError: list index"),
         (no_generator, r"train_dataset:1: no_generator returned coroutine \(mend: write it with yield\)"),
         (lambda record, args: None, r"train_dataset:1: <lambda> returned NoneType"),
+        (lambda record, args: {"messages": []}, r"train_dataset:1: <lambda> returned dict"),
+        (lambda record, args: [None], r"train_dataset:1: record 1 of <lambda> is NoneType"),
         (lambda record, args: [5], r"train_dataset:1: record 1 of <lambda> is int \(mend: yield RecordData, a mapping"),
         (lambda record, args: [{"messages": [{"content": "x"}]}], r"messages\[0\].role: record 1 of <lambda>: .*role"),
     ],

@@ -84,7 +84,11 @@ def test_adapters_and_a_head_that_is_tied_to_the_embedding_get_the_same_gradient
     for adapter in (ModelAdapter(network), ModelAdapter(get_peft_model(network, lora))):
         offloading = ActivationOffloading(adapter.model, **EVERYTHING)
         results = [
-            run(adapter, TreeRunner(adapter, CpuBackend(), autocast_dtype=dtype, offloading=given), one_step("depth_first"))
+            run(
+                adapter,
+                TreeRunner(adapter, CpuBackend(), autocast_dtype=dtype, offloading=given),
+                one_step("depth_first"),
+            )
             for given in (None, offloading)
         ]
         assert offloading.num_bytes > 0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import traceback
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,7 +73,7 @@ class ConvertedRecords(Format):
         try:
             made = self._function(record, self._args)
             if isinstance(made, AsyncIterable):
-                return list(self._waited_for(aiter(made)))
+                return self._gathered(made)
             if isinstance(made, Iterable) and not isinstance(made, str | bytes | Mapping):
                 return list(made)
         except UnderstudyError:
@@ -86,15 +87,24 @@ class ConvertedRecords(Format):
             made.close()
         raise FormatError(f"{self._name} returned {type(made).__name__}", mend="write it with yield")
 
-    def _waited_for(self, made: AsyncIterator[Any]) -> Iterator[Any]:
+    def _gathered(self, made: AsyncIterable[Any]) -> list[Any]:
+        """Wait for all of it, in a thread of its own: where a notebook calls, that one's loop is running."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            weakref.finalize(self, self._loop.close)
-        while True:
-            try:
-                yield self._loop.run_until_complete(anext(made))
-            except StopAsyncIteration:
-                return
+            threading.Thread(target=_run, args=(self._loop,), name="convert_record", daemon=True).start()
+            weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+        return asyncio.run_coroutine_threadsafe(_listed(made), self._loop).result()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+async def _listed(made: AsyncIterable[Any]) -> list[Any]:
+    return [one async for one in made]
 
 
 def as_row(item: Any) -> dict[str, Any] | None:
