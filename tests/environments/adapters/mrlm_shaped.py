@@ -86,3 +86,21 @@ class Endless(Sums):
 class OldGym(Sums):
     def step(self, action: Message) -> Any:
         return super().step(action)[0]
+
+
+class Rewriting(Sums):
+    """Shows the whole conversation, without a system message and with tidied actions."""
+
+    def reset(self) -> Observation:
+        super().reset()
+        del self.messages[0]
+        return Observation(list(self.messages))
+
+    def step(self, action: Message) -> tuple[Observation, Reward]:
+        self.shows = "all"
+        return super().step(Message("assistant", action.content.strip()))
+
+
+class Exhausted(Sums):
+    def step(self, action: Message) -> Any:
+        return next(iter(()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from understudy import registry
 from understudy.environments import Observation, says
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, EnvironmentFault
 from understudy.types import Message
 
 from .playing import played, said
@@ -48,6 +49,9 @@ def test_a_prompt_that_begins_anew_replaces_the_old_one() -> None:
     first, second, last = episode.trajectories[0].turns
     assert (first.parent, second.parent, last.parent) == (None, None, None)
     assert [message.text() for message in second.observation] == ["You add. You said 0: wrong."]
+    (episode,) = played("mrlm", arguments("Rewriting"), lambda _: says(" 0 "), num=1)
+    second = episode.trajectories[0].turns[1]
+    assert (second.parent, [message.text() for message in second.observation][1:]) == (None, ["0", "wrong"])
 
 
 def test_a_right_answer_is_a_success_and_without_the_key_success_is_unknown() -> None:
@@ -76,6 +80,16 @@ def test_an_endless_episode_is_cut_and_what_is_no_pair_is_a_fault() -> None:
     assert (episode.stop_reason, len(episode.trajectories[0].turns), episode.success) == ("max_steps", 5, None)
     (episode,) = played("mrlm", arguments("OldGym"), num=1)
     assert "step returned Observation, and not an observation and a reward" in (episode.error or "")
+
+
+def test_what_an_environment_raises_is_a_fault_and_after_the_end_there_is_no_step() -> None:
+    (episode,) = played("mrlm", arguments("Exhausted"), num=1)
+    assert (episode.error, episode.success) == ("environment.step: EnvironmentFault: StopIteration:", None)
+    environment = registry.create("environments", "mrlm", arguments("Endless", max_steps=1))
+    asyncio.run(environment.reset())
+    asyncio.run(environment.step({"agent": says("0")}))
+    with pytest.raises(EnvironmentFault, match="no episode is under way"):
+        asyncio.run(environment.step({"agent": says("0")}))
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 A foreign environment is ordinary synchronous code, often with a model's reply to wait for, so it runs in a thread. Many
 draw from the global generators of random numbers. These are seeded while it is reset, one environment at a time, and
-put back; what it draws from them later is up to it.
+put back; what it draws from them later is up to it, and what another one draws meanwhile cannot be kept from it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+import math
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +31,9 @@ from understudy.types import JSON
 DEFAULT_MAX_STEPS = 30
 
 _SEEDING = threading.Lock()
+
+_THREADS = ThreadPoolExecutor(max_workers=256, thread_name_prefix="environment")
+"""More than the few for each core that asyncio has, because most of them only wait for a reply."""
 
 Result = TypeVar("Result")
 
@@ -93,6 +100,23 @@ def load_class(name: str, argument: str) -> Any:
     return registry.load("environments", name)
 
 
+async def in_thread(function: Callable[..., Result], *arguments: Any, **others: Any) -> Result:
+    """Call a function of theirs in a thread.
+
+    Raises:
+        EnvironmentFault: it raised StopIteration, which would never come out of a future.
+    """
+    call = partial(_called, function, *arguments, **others)
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, call)
+
+
+def _called(function: Callable[..., Result], *arguments: Any, **others: Any) -> Result:
+    try:
+        return function(*arguments, **others)
+    except StopIteration as error:
+        raise EnvironmentFault(f"StopIteration: {error}") from error
+
+
 def seeded(seed: int, function: Callable[[], Result]) -> Result:
     """Call a function while the global generators are seeded; other calls of this kind wait."""
     with _SEEDING:
@@ -116,12 +140,12 @@ def call_with(function: Callable[..., Result], possible: Mapping[str, Any]) -> R
 
 def to_json(value: Any) -> JSON:
     """Return a foreign value as JSON; what has no counterpart becomes its text."""
-    if value is None or isinstance(value, bool | str):
-        return value
     if isinstance(value, Enum):
         return to_json(value.value)
-    if isinstance(value, int | float):
-        return value if np.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, np.ndarray | np.generic):
         return to_json(value.tolist())
     if isinstance(value, Mapping):

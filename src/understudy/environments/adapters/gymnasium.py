@@ -5,7 +5,6 @@ The agent reads the environment's own drawing in text where it has one, and writ
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from understudy.errors import ConfigError, MissingDependency
 from understudy.types import JSON, Message
 
 from .actions import action_named, action_names, instructions_for
-from .foreign import ForeignEnvironment, no_episode, to_json
+from .foreign import ForeignEnvironment, in_thread, no_episode, to_json
 
 NAMES: dict[str, tuple[str, ...]] = {
     "FrozenLake": ("left", "down", "right", "up"),
@@ -76,7 +75,7 @@ class GymnasiumEnvironment(ForeignEnvironment):
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode."""
-        observation, info = await asyncio.to_thread(self._gym.reset, seed=self.seed_of(task, seed))
+        observation, info = await in_thread(self._gym.reset, seed=self.seed_of(task, seed))
         self._num_steps, self._total = 0, 0.0
         self._shown = self._observation(observation, info)
         opened = Observation((system(self._instructions), *self._shown.messages), **_beside(self._shown))
@@ -93,7 +92,7 @@ class GymnasiumEnvironment(ForeignEnvironment):
             reminder = user(f"That is no action. Write one of: {', '.join(self._shown.legal_actions or ())}.")
             result: tuple[Any, ...] = (Observation((reminder,), **_beside(self._shown)), 0.0, False, False, {})
         else:
-            result = await asyncio.to_thread(self._gym.step, action)
+            result = await in_thread(self._gym.step, action)
             self._shown = self._observation(result[0], result[4])
             result = (self._shown, *result[1:])
         observation, reward, terminated, truncated, info = result
@@ -114,7 +113,7 @@ class GymnasiumEnvironment(ForeignEnvironment):
     async def close(self) -> None:
         """Close the environment."""
         self._num_steps = None
-        await asyncio.to_thread(self._gym.close)
+        await in_thread(self._gym.close)
 
     def _observation(self, given: Any, info: Mapping[str, Any]) -> Observation:
         drawing = self._gym.render() if self._gym.render_mode == "ansi" else None

@@ -2,12 +2,11 @@
 
 Nothing of MRLM is imported: what has these methods and attributes is one. An observation's messages are the whole
 conversation so far, the last action and the answer to it, or the answer alone; what the agent has seen already is left
-out. One that begins anew with a system message replaces the prompt.
+out. One that begins anew, with a system message or with what the conversation began with, replaces the prompt.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from understudy.environments.tool_environment import AGENT
 from understudy.errors import EnvironmentFault
 from understudy.types import JSON, Message
 
-from .foreign import ForeignEnvironment, load_class, no_episode, seeded, to_json
+from .foreign import ForeignEnvironment, in_thread, load_class, no_episode, seeded, to_json
 
 _ENVIRONMENT = "environment"
 
@@ -65,7 +64,7 @@ class MrlmEnvironment(ForeignEnvironment):
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode; the seed is that of the global generators, from which MRLM's environments draw."""
         number = self.seed_of(task, seed)
-        given = await asyncio.to_thread(seeded, number, self._environment.reset)
+        given = await in_thread(seeded, number, self._environment.reset)
         self._seen, self._num_steps = [], 0
         self._message_class = type(given.messages[0]) if given.messages else _Action
         return self._step(given, None)
@@ -77,7 +76,7 @@ class MrlmEnvironment(ForeignEnvironment):
         self._seen.append(actions[AGENT])
         self._num_steps += 1
         action = self._message_class(role="assistant", content=actions[AGENT].text())
-        result = await asyncio.to_thread(self._environment.step, action)
+        result = await in_thread(self._environment.step, action)
         if not isinstance(result, tuple) or len(result) != 2:
             raise EnvironmentFault(f"step returned {type(result).__name__}, and not an observation and a reward")
         return self._step(*result)
@@ -86,7 +85,7 @@ class MrlmEnvironment(ForeignEnvironment):
         """Close the environment."""
         self._seen = None
         if hasattr(self._environment, "close"):
-            await asyncio.to_thread(self._environment.close)
+            await in_thread(self._environment.close)
 
     def _step(self, given: Any, reward: Any) -> Step:
         assert self._seen is not None
@@ -97,6 +96,8 @@ class MrlmEnvironment(ForeignEnvironment):
         success = (getattr(given, "info", None) or {}).get(self._success_from)
         rewards = {} if reward is None else {AGENT: Reward(float(reward.value), dict(reward.components or {}))}
         is_over = bool(given.done) or is_truncated
+        if is_over:
+            self._seen = None
         return Step(
             observations={} if is_over and not observation.messages else {AGENT: observation},
             rewards=rewards,
@@ -112,7 +113,11 @@ def _observation(messages: Sequence[Message], seen: Sequence[Message], info: dic
     for known in (seen, seen[-1:]):
         if known and len(known) <= len(messages) and all(map(_repeats, messages, known)):
             return Observation(tuple(messages[len(known) :]), info=info)
-    begins_anew = bool(seen) and bool(messages) and messages[0].role == "system"
+    begins_anew = (
+        bool(seen)
+        and bool(messages)
+        and (messages[0].role == "system" or (len(messages) > 1 and _repeats(messages[0], seen[0])))
+    )
     return Observation(tuple(messages), mode="replace" if begins_anew else "append", info=info)
 
 

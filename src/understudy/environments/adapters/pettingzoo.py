@@ -5,7 +5,6 @@ Agents act one after the other, as the environment selects them. One that has en
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from understudy.errors import ConfigError, MissingDependency
 from understudy.types import JSON, Message
 
 from .actions import action_named, action_names, instructions_for
-from .foreign import ForeignEnvironment, no_episode, to_json
+from .foreign import ForeignEnvironment, in_thread, no_episode, to_json
 
 
 class PettingZooEnvironment(ForeignEnvironment):
@@ -64,7 +63,7 @@ class PettingZooEnvironment(ForeignEnvironment):
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode."""
-        await asyncio.to_thread(self._zoo.reset, seed=self.seed_of(task, seed))
+        await in_thread(self._zoo.reset, seed=self.seed_of(task, seed))
         self._num_steps, self._totals, self._told = 0, dict.fromkeys(self.agents, 0.0), set()
         return self._step({})
 
@@ -82,7 +81,7 @@ class PettingZooEnvironment(ForeignEnvironment):
         ):
             reminder = f"That is no action that you can take. Write one of: {', '.join(legal)}."
             return self._step({}, Observation((user(reminder),), legal_actions=legal))
-        await asyncio.to_thread(self._zoo.step, action)
+        await in_thread(self._zoo.step, action)
         rewards = {one: Reward(float(value)) for one, value in self._zoo.rewards.items()}
         for one, reward in rewards.items():
             self._totals[one] += reward.value
@@ -93,7 +92,7 @@ class PettingZooEnvironment(ForeignEnvironment):
     async def close(self) -> None:
         """Close the environment."""
         self._num_steps = None
-        await asyncio.to_thread(self._zoo.close)
+        await in_thread(self._zoo.close)
 
     def _is_out(self, agent: str) -> bool:
         return bool(self._zoo.terminations[agent] or self._zoo.truncations[agent])
