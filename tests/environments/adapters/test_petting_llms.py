@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_an_episode_without_an_end_takes_all_turns_and_one_may_sit_out() -> None
     assert all(turn.parent is None for turn in (*drafter, *checker)), "each prompt is written anew"
     assert [turn.reward for turn in drafter] == [pytest.approx(0.1), pytest.approx(0.2)]
     assert (episode.success, episode.stop_reason) == (False, "max_turns")
+
+
+def test_turns_that_run_out_cut_an_episode_short_and_the_task_alone_numbers_the_environment() -> None:
+    environment = registry.create("environments", "petting_llms", arguments("DrawingEnv", tasks=None, max_turns=1))
+    for seed in (1, 2):
+        step = asyncio.run(environment.reset({"seed": 7}, seed=seed))
+        assert environment._play.environment.env_idx == 7
+        for _ in range(2):
+            step = asyncio.run(environment.step(dict.fromkeys(step.observations, says("?"))))
+        assert (step.terminated, step.truncated) == (False, True)
 
 
 def test_the_turn_order_may_be_another() -> None:

@@ -8,7 +8,6 @@ attributes is one.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from understudy.environments.frame import system, user
 from understudy.errors import ConfigError, EnvironmentFault, did_you_mean
 from understudy.types import JSON, Episode, Message
 
-from .foreign import ForeignEnvironment, call_with, load_class, no_episode, seeded
+from .foreign import ForeignEnvironment, call_with, in_thread, load_class, no_episode, seeded
 
 
 @dataclass(slots=True)
@@ -84,8 +83,10 @@ class PettingLLMsEnvironment(ForeignEnvironment):
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Make a new environment with its agents, and let the first agent write its prompt."""
-        self._play = await asyncio.to_thread(seeded, self.seed_of(task, seed), partial(self._made, task, seed or 0))
-        return await self._next(self._play)
+        number = self.seed_of(task, seed)
+        play: _Play = await in_thread(seeded, number, partial(self._made, task, number))
+        self._play = play
+        return await self._next(play)
 
     async def step(self, actions: Mapping[str, Message]) -> Step:
         """Give the model's reply to the agent whose turn it is, and let it act."""
@@ -137,8 +138,13 @@ class PettingLLMsEnvironment(ForeignEnvironment):
                 if is_done or turn >= self.max_steps:
                     reason = getattr(environment, "termination_reason", None) or "done"
                     stop_reason = str(reason) if is_done else "max_turns"
-                    success = self._successes(play)
-                    return Step(rewards=rewards, success=success, terminated=True, stop_reason=stop_reason)
+                    return Step(
+                        rewards=rewards,
+                        terminated=is_done,
+                        truncated=not is_done,
+                        success=self._successes(play),
+                        stop_reason=stop_reason,
+                    )
             name = self._order[place]
             play.place += 1
             await _called(partial(_write_prompt, play.agents[name]), turn, environment)
@@ -176,7 +182,7 @@ class _Settings(dict[str, Any]):
 
 async def _called(function: Any, *arguments: Any) -> None:
     """Call a method of theirs in a thread, and wait for it where it is asynchronous."""
-    result = await asyncio.to_thread(function, *arguments)
+    result = await in_thread(function, *arguments)
     if inspect.isawaitable(result):
         await result
 
