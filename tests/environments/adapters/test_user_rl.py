@@ -14,7 +14,7 @@ from understudy.errors import ConfigError
 from understudy.types import Message
 
 from .playing import played, said
-from .user_rl_shaped import RIDDLES
+from .user_rl_shaped import RIDDLES, RiddleEnv
 
 SHAPED = "tests.environments.adapters.user_rl_shaped"
 GYM: dict[str, Any] = {"gym": f"{SHAPED}:RiddleEnv", "config": {}, "success_reward": 1}
@@ -31,6 +31,7 @@ def test_a_gym_is_opened_on_its_task_and_acted_in_by_the_tool(tasks: list[str] |
     episodes = played("user_rl", GYM | {"tasks": tasks}, guesses)
     assert {(e.error, e.success, e.reward, e.stop_reason) for e in episodes} == {(None, True, 1.0, "terminated")}
     assert random.getstate() == state
+    assert RiddleEnv.num_open == 0, "each episode has a gym of its own, which is closed"
     assert len({said(e)[1] for e in episodes}) > 3
     if tasks is not None:
         assert all(f"Guess {e.task}." in said(e)[1][1] for e in episodes)

@@ -22,12 +22,15 @@ def get_default_config() -> Config:
 
 
 class RiddleEnv:
+    num_open = 0
+
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or get_default_config()
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         if seed is not None:
             random.seed(seed)
+        type(self).num_open += 1
         is_given = self.config.data_mode == "single"
         self.riddle = str(self.config.data_source) if is_given else random.choice(list(RIDDLES))
         self.num_steps = 0
@@ -40,6 +43,9 @@ class RiddleEnv:
         reward = self.config.right_reward if is_right else 0.0
         is_cut = self.num_steps >= self.config.max_steps
         return {"feedback": "yes" if is_right else "no", "step_count": self.num_steps}, reward, is_right, is_cut, {}
+
+    def close(self) -> None:
+        type(self).num_open -= 1
 
 
 class Plain:

@@ -6,7 +6,6 @@ their package, whose ``data_mode`` and ``data_source`` say which task is played.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from understudy.environments.tool_environment import AGENT
 from understudy.errors import ConfigError, did_you_mean
 from understudy.types import JSON, Message
 
-from .foreign import load_class, read_tasks, seeded
+from .foreign import in_thread, load_class, read_tasks, seeded
 
 
 @dataclass(slots=True)
@@ -121,11 +120,19 @@ class UserRLEnvironment(InteractEnvironment):
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode, in a thread: gyms load data and may ask a model."""
-        return await asyncio.to_thread(self.open, task, seed)
+        await self.close()
+        return await in_thread(self.open, task, seed)
 
     async def step(self, actions: Mapping[str, Message]) -> Step:
         """Take the agent's action, in a thread: the user is a model that has to answer."""
-        return await asyncio.to_thread(self.take, actions[AGENT])
+        return await in_thread(self.take, actions[AGENT])
+
+    async def close(self) -> None:
+        """Close the gym of the episode under way, if any."""
+        close = None if self._play is None else getattr(self.state.gym, "close", None)
+        await super().close()
+        if close is not None:
+            await in_thread(close)
 
     def _opened_gym(self, task: JSON, seed: int) -> tuple[TextGym, tuple[Any, dict[str, Any]]]:
         gym = self._made(task)
