@@ -44,7 +44,8 @@ class Sums:
     """Two attempts at a sum that is drawn from the global generator.
 
     Args:
-        shows: what an observation after an action holds: ``answer``, ``pair`` (the action too), ``all``, or ``anew``.
+        shows: what an observation after an action holds: ``answer``, ``pair`` (the action too), ``all``,
+            ``system`` (the answer in that role), or ``anew``.
     """
 
     def __init__(self, shows: str = "pair", largest: int = 99) -> None:
@@ -68,9 +69,10 @@ class Sums:
             "answer": [answer],
             "pair": [action, answer],
             "all": list(self.messages),
-            "anew": [Message("system", f"You add. You said {action.content}: {answer.content}.")],
+            "system": [Message("system", answer.content)],
+            "anew": [Message("system", "You add."), Message("user", f"You said {action.content}: {answer.content}.")],
         }
-        reward = Reward(1.0 if is_right else -0.5, {"right": float(is_right)})
+        reward = Reward(1.0 if is_right else -0.5, {"right": float(is_right)}, {"is_correct": is_right})
         done = is_right or self.attempts == 2
         return Observation(shown[self.shows], done=done, info={"correct": is_right}), reward
 

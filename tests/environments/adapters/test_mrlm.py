@@ -29,7 +29,7 @@ def adds(observation: Observation) -> Message:
     return says("0") if len(numbers) == 2 else says("1")
 
 
-@pytest.mark.parametrize("shows", ["answer", "pair", "all"])
+@pytest.mark.parametrize("shows", ["answer", "pair", "all", "system"])
 def test_only_what_is_new_joins_the_conversation(shows: str) -> None:
     (episode,) = played("mrlm", arguments(arguments={"shows": shows, "largest": 9}), adds, num=1)
     assert episode.error is None
@@ -48,7 +48,7 @@ def test_a_prompt_that_begins_anew_replaces_the_old_one() -> None:
     (episode,) = played("mrlm", arguments(arguments={"shows": "anew"}), lambda _: says("0"), num=1)
     first, second, last = episode.trajectories[0].turns
     assert (first.parent, second.parent, last.parent) == (None, None, None)
-    assert [message.text() for message in second.observation] == ["You add. You said 0: wrong."]
+    assert [message.text() for message in second.observation] == ["You add.", "You said 0: wrong."]
     (episode,) = played("mrlm", arguments("Rewriting"), lambda _: says(" 0 "), num=1)
     second = episode.trajectories[0].turns[1]
     assert (second.parent, [message.text() for message in second.observation][1:]) == (None, ["0", "wrong"])
@@ -59,6 +59,7 @@ def test_a_right_answer_is_a_success_and_without_the_key_success_is_unknown() ->
         return says(str(sum(map(int, re.findall(r"\d+", observation.messages[-1].text())))))
 
     assert {(e.success, e.reward) for e in played("mrlm", arguments(), right)} == {(True, 1.0)}
+    assert {e.success for e in played("mrlm", arguments(success_from="is_correct"), right)} == {True}
     assert {e.success for e in played("mrlm", arguments(success_from="solved"), right)} == {None}
 
 

@@ -2,7 +2,7 @@
 
 Nothing of MRLM is imported: what has these methods and attributes is one. An observation's messages are the whole
 conversation so far, the last action and the answer to it, or the answer alone; what the agent has seen already is left
-out. One that begins anew, with a system message or with what the conversation began with, replaces the prompt.
+out. Several that begin anew, with a system message or with what the conversation began with, replace the prompt.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class MrlmEnvironment(ForeignEnvironment):
     Args:
         environment: its class, ``package.module:Class`` or ``path/to/file.py:Class``.
         arguments: keyword arguments of the class.
-        success_from: the key of an observation's ``info`` that says whether the task is solved; where it is absent,
-            success is unknown.
+        success_from: the key of an observation's or a reward's ``info`` that says whether the task is solved; where it
+            is absent, success is unknown.
         num_tasks, task_seed: tasks are seeds; see `ForeignEnvironment`.
         max_steps: the episode is truncated after so many actions.
     """
@@ -93,7 +93,8 @@ class MrlmEnvironment(ForeignEnvironment):
         info = {key: to_json(getattr(given, key, None)) for key in ("state", "info") if getattr(given, key, None)}
         observation = _observation([_message(one) for one in given.messages], self._seen, info)
         self._seen = [*(self._seen if observation.mode == "append" else ()), *observation.messages]
-        success = (getattr(given, "info", None) or {}).get(self._success_from)
+        told = (getattr(reward, "info", None) or {}) | (getattr(given, "info", None) or {})
+        success = told.get(self._success_from)
         rewards = {} if reward is None else {AGENT: Reward(float(reward.value), dict(reward.components or {}))}
         is_over = bool(given.done) or is_truncated
         if is_over:
@@ -110,19 +111,24 @@ class MrlmEnvironment(ForeignEnvironment):
 
 def _observation(messages: Sequence[Message], seen: Sequence[Message], info: dict[str, JSON]) -> Observation:
     """Return what is new of an observation's messages."""
+    if not seen:
+        return Observation(tuple(messages), info=info)
     for known in (seen, seen[-1:]):
-        if known and len(known) <= len(messages) and all(map(_repeats, messages, known)):
-            return Observation(tuple(messages[len(known) :]), info=info)
-    begins_anew = (
-        bool(seen)
-        and bool(messages)
-        and (messages[0].role == "system" or (len(messages) > 1 and _repeats(messages[0], seen[0])))
-    )
-    return Observation(tuple(messages), mode="replace" if begins_anew else "append", info=info)
+        if len(known) <= len(messages) and all(map(_repeats, messages, known)):
+            return Observation(tuple(map(_answer, messages[len(known) :])), info=info)
+    if len(messages) > 1 and (messages[0].role == "system" or _repeats(messages[0], seen[0])):
+        return Observation(tuple(messages), mode="replace", info=info)
+    return Observation(tuple(map(_answer, messages)), info=info)
 
 
 def _repeats(message: Message, earlier: Message) -> bool:
-    return (message.role, message.text()) == (earlier.role, earlier.text())
+    is_said = (message.role == "assistant") == (earlier.role == "assistant")
+    return is_said and message.text() == earlier.text()
+
+
+def _answer(message: Message) -> Message:
+    """Return what joins a conversation: many of MRLM's answer as ``system``, which chat templates refuse there."""
+    return Message("user", message.text(), name=_ENVIRONMENT) if message.role == "system" else message
 
 
 def _message(given: Any) -> Message:
