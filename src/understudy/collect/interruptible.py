@@ -13,32 +13,52 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+INTERRUPT_SECONDS = 0.5
+"""A thread that has just begun to wait for a lock sleeps through a signal, and has to look up to notice it."""
 
 
 def run_anywhere(main: Coroutine[Any, Any, Result]) -> Result:
     """Run as `asyncio.run`, also where a loop is running already; Ctrl-C then ends it too."""
     if not _is_running():
         return asyncio.run(main)
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    may_begin, is_stopped = threading.Event(), threading.Event()
 
     async def told() -> Result:
-        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        task = asyncio.current_task()
+        assert task is not None
+        begun.set_result((asyncio.get_running_loop(), task))
         return await main
 
+    def run() -> Result:
+        may_begin.wait()
+        if is_stopped.is_set():
+            main.close()
+            raise asyncio.CancelledError
+        return asyncio.run(told())
+
     with ThreadPoolExecutor(max_workers=1) as pool:
-        running = pool.submit(asyncio.run, told())
         try:
+            running = pool.submit(run)
+            may_begin.set()  # not before: an interrupt within `submit` leaves a thread that nobody would wait for
+            while not wait([running], INTERRUPT_SECONDS).done:
+                pass
             return running.result()
         except KeyboardInterrupt:
-            if not running.done():
+            if not may_begin.is_set():
+                is_stopped.set()
+            may_begin.set()
+            if not is_stopped.is_set():
                 loop, task = begun.result()
-                assert task is not None
-                loop.call_soon_threadsafe(task.cancel)
+                with suppress(RuntimeError):  # the loop is closed: it has come to its end
+                    loop.call_soon_threadsafe(task.cancel)
             raise
 
 
