@@ -147,19 +147,14 @@ class Tools(ToolEnvironment[ShopState]):
         return " ".join([*rules, "Refuse everything else. When all is dealt with, tell the customer."])
 
     def _records(self, world: World) -> str:
-        """Return what every look-up would give now, each under what would be looked up, to be copied as it stands."""
-        look_ups = {order.customer: self._customer(world, order.customer) for order in world.orders.values()}
-        if not self.difficulty.lists_orders:
-            look_ups |= {id: _record(order) for id, order in world.orders.items()}
+        """Return all orders, and what is in stock, as far as the agent could look them up."""
+        lines = []
+        for order in world.orders.values():
+            line = f"{order.customer}: {', '.join(order.items)}: {order.id}, {order.status}"
+            lines.append(line if self.difficulty.lists_orders else f"{line}, {order.address}")
         if "exchange" in self.difficulty.kinds:
-            look_ups |= {item: str(count) for item, count in world.stock.items()}
-        return "\n".join(f"{looked_up}:\n{result}" for looked_up, result in look_ups.items())
-
-    def _customer(self, world: World, name: str) -> str:
-        orders = world.orders_of(name)
-        if not self.difficulty.lists_orders:
-            return "\n".join(order.id for order in orders)
-        return "\n".join(f"{', '.join(order.items)}: {order.id}, {order.status}" for order in orders)
+            lines.append("In stock: " + ", ".join(f"{item} {count}" for item, count in world.stock.items()))
+        return "\n".join(lines)
 
     def find_customer(self, name: str) -> str:
         """Find a customer's orders.
@@ -171,9 +166,10 @@ class Tools(ToolEnvironment[ShopState]):
         if not orders:
             raise ToolError(f"there is no customer {name!r}")
         self.state.found.add(name)
-        if self.difficulty.lists_orders:
-            self.state.read.update(order.id for order in orders)
-        return self._customer(self.state.world, name)
+        if not self.difficulty.lists_orders:
+            return "\n".join(order.id for order in orders)
+        self.state.read.update(order.id for order in orders)
+        return "\n".join(f"{', '.join(order.items)}: {order.id}, {order.status}" for order in orders)
 
     def get_order(self, order: str) -> str:
         """Read an order.
@@ -183,7 +179,7 @@ class Tools(ToolEnvironment[ShopState]):
         """
         found = self._order(order)
         self.state.read.add(order)
-        return _record(found)
+        return f"items: {', '.join(found.items)}\nstatus: {found.status}\naddress: {found.address}"
 
     def check_stock(self, item: str) -> str:
         """Say how many of an item are in stock.
@@ -294,10 +290,6 @@ class Tools(ToolEnvironment[ShopState]):
     def _note_change(self) -> None:
         if self.difficulty.must_confirm and not self.state.heard_all:
             self.state.kept_waiting = False
-
-
-def _record(order: Order) -> str:
-    return f"items: {', '.join(order.items)}\nstatus: {order.status}\naddress: {order.address}"
 
 
 def _checked_kinds(kinds: Sequence[str]) -> tuple[Kind, ...]:
