@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from understudy.errors import ConfigError, did_you_mean
@@ -57,7 +58,25 @@ def split_tasks(tasks: Sequence[JSON], split: str) -> list[JSON]:
     return [task for task in tasks if split_of(task) == split]
 
 
-class TaskSet(Sequence[JSON]):
+class LazyTasks(Sequence[JSON]):
+    """Tasks that are made, or fetched, as they are asked for: here is what an index and a slice are."""
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        size = len(self)
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(size))]
+        if index < 0:
+            index += size
+        if not 0 <= index < size:
+            raise IndexError(f"task {index} of {size}")
+        return self.task(index)
+
+    @abstractmethod
+    def task(self, index: int) -> JSON:
+        """Return a task that there is, counted from 0."""
+
+
+class TaskSet(LazyTasks):
     """Different tasks of one split, drawn as they are asked for.
 
     Task i is the same whatever the size is. It is found by drawing tasks 0 to i, which are kept.
@@ -86,13 +105,8 @@ class TaskSet(Sequence[JSON]):
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._size))]
-        if index < 0:
-            index += self._size
-        if not 0 <= index < self._size:
-            raise IndexError(f"task {index} of {self._size}")
+    def task(self, index: int) -> JSON:
+        """Return a task; those before it are drawn first."""
         while len(self._tasks) <= index:
             self._tasks.append(self._next_task())
         return self._tasks[index]

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import count, islice
 
+from understudy.environments.tasks import LazyTasks
 from understudy.types import JSON
 
 ENVIRONMENT, TASK = "environment", "task"
 """Keys of a mix's task: whose it is, and the task as that environment knows it."""
 
 
-class MixedTasks(Sequence[JSON]):
+class MixedTasks(LazyTasks):
     """The tasks of a mix, each of them ``{"environment": name, "task": the environment's own task}``.
 
     The set ends where it is the turn of an environment that has no more tasks. So no task comes twice, and the shares
@@ -38,9 +39,8 @@ class MixedTasks(Sequence[JSON]):
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def task(self, index: int) -> JSON:
+        """Return a task, with whose it is."""
         whose, place = self._order[index]
         return {ENVIRONMENT: self._names[whose], TASK: self._tasks[whose][place]}
 

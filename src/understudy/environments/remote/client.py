@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from understudy.environments.base import Score, Step
+from understudy.environments.tasks import LazyTasks
 from understudy.errors import ConfigError, EnvironmentFault
 from understudy.listening import MAX_BODY_BYTES
 from understudy.types import JSON, Episode, Message
@@ -87,7 +88,7 @@ class RemoteEnvironment:
         return _batcher(self._url, self._timeout_seconds)
 
 
-class RemoteTasks(Sequence[JSON]):
+class RemoteTasks(LazyTasks):
     """Tasks that are fetched page by page, and kept."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
@@ -98,13 +99,8 @@ class RemoteTasks(Sequence[JSON]):
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._size))]
-        if index < 0:
-            index += self._size
-        if not 0 <= index < self._size:
-            raise IndexError(f"task {index} of {self._size}")
+    def task(self, index: int) -> JSON:
+        """Return a task; the whole page that it is on is fetched."""
         page, place = divmod(index, PAGE)
         if page not in self._pages:
             self._page(page)
