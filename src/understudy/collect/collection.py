@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from understudy.formats import read_episodes, write_episodes
 from understudy.policies import Policy
 from understudy.policies.labelled import LabelledPolicy
 from understudy.runs import Progress, RunFolder, write_atomically
-from understudy.types import Episode
+from understudy.types import JSON, Episode
 
 from .config import CHANGEABLE, CollectConfig
 from .engine import close_environment, play_all
@@ -197,8 +197,7 @@ def _run(
     console: Console | None,
     label: str,
 ) -> CollectResult:
-    started = datetime.fromisoformat(folder.provenance["starts"][0]["at"])
-    path = folder.path / f"episodes_{started:%Y%m%d_%H%M%S}.{config.output_format}"
+    path = episodes_path(folder, config.output_format)
     if (finished := _finished(path, len(plan))) is not None:
         return finished
     reopen(folder.path, path.name.partition(".")[0])
@@ -220,6 +219,12 @@ def _run(
         num_successes=totals.num_successes,
         num_known=totals.num_known,
     )
+
+
+def episodes_path(folder: RunFolder, output_format: str) -> Path:
+    """Return where the episodes of a folder stand in the end, named by when it was started first."""
+    started = datetime.fromisoformat(folder.provenance["starts"][0]["at"])
+    return folder.path / f"episodes_{started:%Y%m%d_%H%M%S}.{output_format}"
 
 
 def stats_path(path: Path) -> Path:
@@ -366,20 +371,15 @@ def _finish(
     statistics: Callable[[], Statistics] | None,
 ) -> _Totals:
     """Write the episodes in the plan's order, and their statistics."""
-    totals, counted = _Totals(), statistics() if statistics is not None else None
+    totals = _Totals()
 
     def episodes() -> Iterator[Episode]:
         for play in plan:
             episode = journal.episode(play.id)
             totals.add(episode)
-            if counted is not None:
-                counted.add(episode)
             yield episode
 
-    write_episodes(path, episodes(), "native")
-    for stale in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
-        if stale != path:
-            stale.unlink()
+    counted = write_collected(path, episodes(), statistics)
     report = {
         "environment": config.environment.model_dump(mode="json"),
         "policies": {agent: policy.identity() for agent, policy in policies.items()},
@@ -395,6 +395,29 @@ def _finish(
         "usage": dict(totals.usage),
     }
     report |= {"labels": dict(totals.labels)} if config.labeler is not None else {}
-    report |= counted.report() if counted is not None else {}
-    write_atomically(stats_path(path), json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_stats(path, report | counted)
     return totals
+
+
+def write_collected(
+    path: Path, episodes: Iterable[Episode], statistics: Callable[[], Statistics] | None
+) -> dict[str, JSON]:
+    """Write the episodes in place of what the folder has of them in another format; return what was counted."""
+    counted = statistics() if statistics is not None else None
+
+    def seen() -> Iterator[Episode]:
+        for episode in episodes:
+            if counted is not None:
+                counted.add(episode)
+            yield episode
+
+    write_episodes(path, seen(), "native")
+    for stale in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
+        if stale != path:
+            stale.unlink()
+    return counted.report() if counted is not None else {}
+
+
+def write_stats(path: Path, report: Mapping[str, JSON]) -> None:
+    """Write the statistics of a file of episodes."""
+    write_atomically(stats_path(path), json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,19 +8,15 @@ the same folder goes on with it.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from understudy.config import config_from_dict, dump_config, read_document
 from understudy.errors import ConfigError
-from understudy.formats import write_episodes
-from understudy.runs import RunFolder, write_atomically
-from understudy.types import Episode
+from understudy.runs import RunFolder
 
-from .collection import JOURNAL, Statistics, reopen, stats_path
+from .collection import JOURNAL, Statistics, episodes_path, reopen, write_collected, write_stats
 from .gateway import Gateway, serve
 from .gateway_config import GatewayConfig
 from .interruptible import run_interruptibly
@@ -83,8 +79,7 @@ def _record(
     on_ready: Callable[[str], None],
     statistics: Callable[[], Statistics] | None,
 ) -> RecordResult:
-    started = datetime.fromisoformat(folder.provenance["starts"][0]["at"])
-    path = folder.path / f"episodes_{started:%Y%m%d_%H%M%S}.{config.output_format}"
+    path = episodes_path(folder, config.output_format)
     reopen(folder.path, path.name.partition(".")[0])
     journal = Journal(folder.path / JOURNAL)
     try:
@@ -107,19 +102,7 @@ def _finish(
     path: Path,
     statistics: Callable[[], Statistics] | None,
 ) -> None:
-    counted = statistics() if statistics is not None else None
-
-    def episodes() -> Iterator[Episode]:
-        for name in names:
-            episode = journal.episode(name)
-            if counted is not None:
-                counted.add(episode)
-            yield episode
-
-    write_episodes(path, episodes(), "native")
-    for stale in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
-        if stale != path:
-            stale.unlink()
+    counted = write_collected(path, map(journal.episode, names), statistics)
     successes = [journal.success(name) for name in names]
     report = {
         "environment": config.environment,
@@ -128,5 +111,4 @@ def _finish(
         "num_successes": successes.count(True),
         "num_success_known": len(names) - successes.count(None),
     }
-    report |= counted.report() if counted is not None else {}
-    write_atomically(stats_path(path), json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_stats(path, report | counted)
