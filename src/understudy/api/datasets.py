@@ -86,7 +86,7 @@ def _check_sides(trained: Iterable[Dataset | Paths], validated: Dataset | Paths 
     A folder or pattern may sweep it up. Only a path that is written on both sides, letter for letter, is meant.
     """
     held_out = [os.fspath(path) for path in _paths(validated) or ()]
-    known = {_identity(file): file for path in held_out for file in list_files(path) if file != "-"}
+    known = {_identity(file) for path in held_out for file in list_files(path) if file != "-"}
     for path in (os.fspath(path) for dataset in trained for path in _paths(dataset) or ()):
         for file in list_files(path) if path not in held_out and path != "-" else ():
             if _identity(file) in known:
