@@ -12,11 +12,11 @@ from typing import Any
 from understudy.environments.base import Observation, Reward, Step
 from understudy.environments.frame import system, user
 from understudy.environments.tool_environment import AGENT
-from understudy.errors import ConfigError, MissingDependency
+from understudy.errors import ConfigError
 from understudy.types import JSON, Message
 
 from .actions import action_named, action_names, instructions_for
-from .foreign import ForeignEnvironment, in_thread, no_episode, to_json
+from .foreign import ForeignEnvironment, in_thread, needed, to_json
 
 NAMES: dict[str, tuple[str, ...]] = {
     "FrozenLake": ("left", "down", "right", "up"),
@@ -65,17 +65,16 @@ class GymnasiumEnvironment(ForeignEnvironment):
         max_steps: int | None = None,
     ) -> None:
         super().__init__(tasks=None, num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
-        self._gym = _made(id, arguments or {})
-        self._actions = action_names(self._gym.action_space, id, actions or _known_names(id))
-        self._instructions = instructions or instructions_for(self._actions)
+        self._gym = self._made(id, arguments or {})
+        self._actions = action_names(self._gym.action_space, id, actions or self._known_names(id))
+        self._instructions = instructions or self._instructions_for(self._actions)
         self._success_reward = success_reward
-        self._num_steps: int | None = None
         self._total = 0.0
         self._shown = Observation()
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode."""
-        observation, info = await in_thread(self._gym.reset, seed=self.seed_of(task, seed))
+        observation, info = await in_thread(self._begin, self.seed_of(task, seed))
         self._num_steps, self._total = 0, 0.0
         self._shown = self._observation(observation, info)
         opened = Observation((system(self._instructions), *self._shown.messages), **_beside(self._shown))
@@ -83,21 +82,19 @@ class GymnasiumEnvironment(ForeignEnvironment):
 
     async def step(self, actions: Mapping[str, Message]) -> Step:
         """Take the agent's action; a text that names none is answered with those that there are."""
-        if self._num_steps is None:
-            raise no_episode()
-        self._num_steps += 1
+        self._count_step()
         text = actions[AGENT].text()
         action = text if self._actions is None else action_named(text, self._actions, self._gym.action_space)
         if action is None:
             reminder = user(f"That is no action. Write one of: {', '.join(self._shown.legal_actions or ())}.")
             result: tuple[Any, ...] = (Observation((reminder,), **_beside(self._shown)), 0.0, False, False, {})
         else:
-            result = await in_thread(self._gym.step, action)
+            result = await in_thread(self._take, action)
             self._shown = self._observation(result[0], result[4])
             result = (self._shown, *result[1:])
         observation, reward, terminated, truncated, info = result
         self._total += float(reward)
-        is_cut = not terminated and not truncated and self._num_steps >= self.max_steps
+        is_cut = self._is_cut(bool(terminated or truncated))
         step = Step(
             observations={AGENT: observation},
             rewards={AGENT: Reward(float(reward))},
@@ -114,6 +111,41 @@ class GymnasiumEnvironment(ForeignEnvironment):
         """Close the environment."""
         self._num_steps = None
         await in_thread(self._gym.close)
+
+    def _made(self, id: str, arguments: Mapping[str, Any]) -> Any:
+        """Make the environment.
+
+        Raises:
+            ConfigError: there is no such environment.
+            MissingDependency: gymnasium is not installed.
+        """
+        gymnasium = needed("gymnasium", "gymnasium")
+        try:
+            plain = gymnasium.make(id, **arguments)
+            if "render_mode" in arguments or "ansi" not in plain.metadata.get("render_modes", ()):
+                return plain
+            plain.close()
+            return gymnasium.make(id, render_mode="ansi", **arguments)
+        except (gymnasium.error.Error, ImportError, TypeError) as error:
+            raise ConfigError(f"gymnasium cannot make {id!r}: {error}") from error
+
+    def _known_names(self, id: str) -> tuple[str, ...] | None:
+        """Return what the actions are called where the user gives no names; None for their numbers."""
+        return NAMES.get(re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2]))
+
+    def _instructions_for(self, names: Sequence[str] | None) -> str:
+        """Return what the agent is told where the user gives no instructions."""
+        return instructions_for(names)
+
+    def _begin(self, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, in a thread."""
+        observation, info = self._gym.reset(seed=seed)
+        return observation, info
+
+    def _take(self, action: Any) -> tuple[Any, ...]:
+        """Take an action, in a thread."""
+        result: tuple[Any, ...] = self._gym.step(action)
+        return result
 
     def _observation(self, given: Any, info: Mapping[str, Any]) -> Observation:
         drawing = self._gym.render() if self._gym.render_mode == "ansi" else None
@@ -132,26 +164,6 @@ class GymnasiumEnvironment(ForeignEnvironment):
             return self._total >= self._success_reward
         said = next((info[key] for key in ("success", "is_success") if key in info), None)
         return None if said is None else bool(said)
-
-
-def _made(id: str, arguments: Mapping[str, Any]) -> Any:
-    try:
-        import gymnasium
-    except ImportError as error:
-        needed = "environment.name: gymnasium"
-        raise MissingDependency("gymnasium", needed_for=needed, install="'understudy[gymnasium]'") from error
-    try:
-        plain = gymnasium.make(id, **arguments)
-        if "render_mode" in arguments or "ansi" not in plain.metadata.get("render_modes", ()):
-            return plain
-        plain.close()
-        return gymnasium.make(id, render_mode="ansi", **arguments)
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise ConfigError(f"gymnasium cannot make {id!r}: {error}") from error
-
-
-def _known_names(id: str) -> tuple[str, ...] | None:
-    return NAMES.get(re.sub(r"-v\d+$", "", id.rpartition(":")[2].rpartition("/")[2]))
 
 
 def _beside(shown: Observation) -> dict[str, Any]:

@@ -59,7 +59,6 @@ class MrlmEnvironment(ForeignEnvironment):
         self._success_from = success_from
         self._seen: list[Message] | None = None
         self._message_class: Any = _Action
-        self._num_steps = 0
 
     async def reset(self, task: JSON = None, *, seed: int | None = None) -> Step:
         """Start an episode; the seed is that of the global generators, from which MRLM's environments draw."""
@@ -74,7 +73,7 @@ class MrlmEnvironment(ForeignEnvironment):
         if self._seen is None:
             raise no_episode()
         self._seen.append(actions[AGENT])
-        self._num_steps += 1
+        self._count_step()
         action = self._message_class(role="assistant", content=actions[AGENT].text())
         result = await in_thread(self._environment.step, action)
         if not isinstance(result, tuple) or len(result) != 2:
@@ -89,7 +88,7 @@ class MrlmEnvironment(ForeignEnvironment):
 
     def _step(self, given: Any, reward: Any) -> Step:
         assert self._seen is not None
-        is_truncated = not given.done and self._num_steps >= self.max_steps
+        is_truncated = self._is_cut(bool(given.done))
         info = {key: to_json(getattr(given, key, None)) for key in ("state", "info") if getattr(given, key, None)}
         observation = _observation([_message(one) for one in given.messages], self._seen, info)
         self._seen = [*(self._seen if observation.mode == "append" else ()), *observation.messages]

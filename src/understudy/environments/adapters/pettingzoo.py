@@ -11,11 +11,11 @@ from typing import Any
 
 from understudy.environments.base import Observation, Reward, Step
 from understudy.environments.frame import system, user
-from understudy.errors import ConfigError, MissingDependency
+from understudy.errors import ConfigError
 from understudy.types import JSON, Message
 
 from .actions import action_named, action_names, instructions_for
-from .foreign import ForeignEnvironment, in_thread, no_episode, to_json
+from .foreign import ForeignEnvironment, in_thread, needed, to_json
 
 
 class PettingZooEnvironment(ForeignEnvironment):
@@ -57,7 +57,6 @@ class PettingZooEnvironment(ForeignEnvironment):
         }
         self._instructions = instructions
         self._success_reward = success_reward
-        self._num_steps: int | None = None
         self._totals: dict[str, float] = {}
         self._told: set[str] = set()
 
@@ -69,9 +68,7 @@ class PettingZooEnvironment(ForeignEnvironment):
 
     async def step(self, actions: Mapping[str, Message]) -> Step:
         """Take the selected agent's action; what names no legal one is answered with those that there are."""
-        if self._num_steps is None:
-            raise no_episode()
-        self._num_steps += 1
+        self._count_step()
         agent = self._zoo.agent_selection
         names, text = self._names[agent], actions[agent].text()
         action: Any = text if names is None else action_named(text, names, self._zoo.action_space(agent))
@@ -102,7 +99,7 @@ class PettingZooEnvironment(ForeignEnvironment):
         if self._success_reward is not None:
             success = {agent: total >= self._success_reward for agent, total in self._totals.items()}
         is_over = not self._zoo.agents
-        is_cut = not is_over and self._num_steps is not None and self._num_steps >= self.max_steps
+        is_cut = self._is_cut(is_over)
         if is_over or is_cut:
             self._num_steps = None
             reason = "max_steps" if is_cut else None
@@ -128,11 +125,7 @@ class PettingZooEnvironment(ForeignEnvironment):
 
 
 def _made(environment: str, arguments: Mapping[str, Any]) -> Any:
-    try:
-        import pettingzoo  # noqa: F401
-    except ImportError as error:
-        needed = "environment.name: pettingzoo"
-        raise MissingDependency("pettingzoo", needed_for=needed, install="'understudy[pettingzoo]'") from error
+    needed("pettingzoo", "pettingzoo")
     try:
         return importlib.import_module(environment).env(**arguments)
     except (ImportError, AttributeError, TypeError) as error:
