@@ -44,6 +44,7 @@ TABLES: dict[str, dict[str, str]] = {
         "mix": "understudy.environments.mix:Mix",
         "dream": "understudy.world_models.dream:Dream",
         "gymnasium": "understudy.environments.adapters.gymnasium:GymnasiumEnvironment",
+        "minigrid": "understudy.environments.adapters.minigrid:MiniGridEnvironment",
         "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
         "petting_llms": "understudy.environments.adapters.petting_llms:PettingLLMsEnvironment",
         "pettingzoo": "understudy.environments.adapters.pettingzoo:PettingZooEnvironment",

@@ -70,8 +70,16 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 BORROWING = ("dream", "remote")
 """Environments in the place of another, which have no tasks of their own; see tests/world_models and test_remote."""
 
-ADAPTERS = ("gymnasium", "mrlm", "petting_llms", "pettingzoo", "user_rl")
-"""Environments of others, which have their own rules and no expert; see tests/environments/adapters."""
+ADAPTERS = (
+    "gymnasium",
+    "minigrid",
+    "mrlm",
+    "petting_llms",
+    "pettingzoo",
+    "user_rl",
+)
+"""Environments of others, which have their own rules, and experts only where they bring them; see
+tests/environments/adapters."""
 
 ZERO_SUM = ("debate",)
 """Here one agent's success is the other's failure, so how well they play is told by their rewards."""
