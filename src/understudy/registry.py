@@ -48,6 +48,7 @@ TABLES: dict[str, dict[str, str]] = {
         "mrlm": "understudy.environments.adapters.mrlm:MrlmEnvironment",
         "petting_llms": "understudy.environments.adapters.petting_llms:PettingLLMsEnvironment",
         "pettingzoo": "understudy.environments.adapters.pettingzoo:PettingZooEnvironment",
+        "reasoning_gym": "understudy.environments.adapters.reasoning_gym:ReasoningGymEnvironment",
         "remote": "understudy.environments.remote.client:RemoteEnvironment",
         "user_rl": "understudy.environments.adapters.user_rl:UserRLEnvironment",
     },

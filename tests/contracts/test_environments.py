@@ -76,6 +76,7 @@ ADAPTERS = (
     "mrlm",
     "petting_llms",
     "pettingzoo",
+    "reasoning_gym",
     "user_rl",
 )
 """Environments of others, which have their own rules, and experts only where they bring them; see

@@ -86,18 +86,28 @@ class TaskSet(LazyTasks):
         split: one of `SPLITS`.
         size: how many tasks the set has.
         seed: other seeds give other tasks, of the same split.
+        identity: what of a task says which split it is in, and is in no two tasks; by default all of it.
 
     Raises:
         ConfigError: the split is unknown or the size negative; when a task is asked for: no more tasks exist.
     """
 
-    def __init__(self, draw: Callable[[random.Random], JSON], *, split: str, size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        draw: Callable[[random.Random], JSON],
+        *,
+        split: str,
+        size: int,
+        seed: int = 0,
+        identity: Callable[[JSON], JSON] = lambda task: task,
+    ) -> None:
         check_split(split)
         if size < 0:
             raise ConfigError(f"a task set has {size} tasks; give a number from 0 up")
         self.split = split
         self.seed = seed
         self._draw = draw
+        self._identity = identity
         self._size = size
         self._tasks: list[JSON] = []
         self._keys: set[str] = set()
@@ -119,8 +129,9 @@ class TaskSet(LazyTasks):
         rng = random.Random(f"{self.seed}/{self.split}/{position}")
         for _ in range(MAX_DRAWS):
             task = self._draw(rng)
-            key = task_key(task)
-            if key not in self._keys and split_of(task) == self.split:
+            identity = self._identity(task)
+            key = task_key(identity)
+            if key not in self._keys and split_of(identity) == self.split:
                 self._keys.add(key)
                 return task
         raise ConfigError(
