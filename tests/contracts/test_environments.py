@@ -77,6 +77,7 @@ ADAPTERS = (
     "petting_llms",
     "pettingzoo",
     "reasoning_gym",
+    "textworld",
     "user_rl",
 )
 """Environments of others, which have their own rules, and experts only where they bring them; see
