@@ -50,6 +50,7 @@ TABLES: dict[str, dict[str, str]] = {
         "pettingzoo": "understudy.environments.adapters.pettingzoo:PettingZooEnvironment",
         "reasoning_gym": "understudy.environments.adapters.reasoning_gym:ReasoningGymEnvironment",
         "remote": "understudy.environments.remote.client:RemoteEnvironment",
+        "textarena": "understudy.environments.adapters.textarena:TextArenaEnvironment",
         "textworld": "understudy.environments.adapters.textworld:TextWorldEnvironment",
         "user_rl": "understudy.environments.adapters.user_rl:UserRLEnvironment",
     },

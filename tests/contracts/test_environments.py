@@ -77,6 +77,7 @@ ADAPTERS = (
     "petting_llms",
     "pettingzoo",
     "reasoning_gym",
+    "textarena",
     "textworld",
     "user_rl",
 )
