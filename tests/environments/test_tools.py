@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -155,6 +156,23 @@ def test_bad_settings_are_refused(arguments: dict) -> None:
 def test_more_wishes_than_orders_are_refused_and_not_passed_over(arguments: dict) -> None:
     with pytest.raises(ConfigError, match="each wish is for an order of its own; raise num_orders"):
         Tools(**arguments)
+
+
+def test_shops_of_few_words_use_no_others_and_are_refused_where_a_shop_needs_more() -> None:
+    words: dict[str, set[str]] = {"names": set(), "items": set(), "ids": set()}
+    for drawn in itertools.islice(Tools(level=2, num_words=6).tasks("train"), 300):
+        for order in drawn["shop"]["orders"]:
+            words["names"].add(order["customer"])
+            words["items"].update(order["items"])
+            words["ids"].add(order["id"])
+    assert {kind: len(found) for kind, found in words.items()} == {"names": 6, "items": 6, "ids": 6}
+    with pytest.raises(ConfigError, match="num_words is 4, and the largest of these shops needs 5"):
+        Tools(level=2, num_words=4)
+
+
+@pytest.mark.parametrize(("level", "fewest"), [(1, 3), (2, 5), (3, 12), (4, 20), (5, 38)])
+def test_the_fewest_words_are_enough(level: int, fewest: int) -> None:
+    assert len(list(itertools.islice(Tools(level=level, num_words=fewest).tasks("train"), 300))) == 300
 
 
 def test_with_an_open_book_look_ups_give_what_the_rules_hold() -> None:

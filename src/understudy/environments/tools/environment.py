@@ -60,12 +60,15 @@ class Tools(ToolEnvironment[ShopState]):
         kinds: what customers want, of cancel, address, return, exchange; other than the level has it.
         num_orders: fewest and most orders of the customer, other than the level has it.
         num_requests: fewest and most wishes, other than the level has it.
+        num_words: how many different names, items and order words shops are made of, other than all of them. What it
+            means to look something up is learnt far sooner from few words, and then holds for the others.
         open_book: the agent's rules hold the records of the shop, so that nothing is hidden but what customers will say
             and a world model can know what look-ups give.
         num_tasks, task_seed, max_steps: see `ToolEnvironment`.
 
     Raises:
-        ConfigError: the level or a kind is unknown, a range is empty, or there are more wishes than orders.
+        ConfigError: the level or a kind is unknown, a range is empty, or there are more wishes than orders or fewer
+            words than a shop needs.
     """
 
     default_max_steps = 40
@@ -77,6 +80,7 @@ class Tools(ToolEnvironment[ShopState]):
         kinds: Sequence[Kind] | None = None,
         num_orders: tuple[int, int] | None = None,
         num_requests: tuple[int, int] | None = None,
+        num_words: int | None = None,
         open_book: bool = False,
         num_tasks: Mapping[str, int] | int | None = None,
         task_seed: int = 0,
@@ -97,6 +101,13 @@ class Tools(ToolEnvironment[ShopState]):
                 f"num_requests goes up to {most_requests} and num_orders up to {most_orders}, but each wish is for an "
                 "order of its own; raise num_orders, or lower num_requests"
             )
+        if num_words is not None:
+            self.difficulty = replace(self.difficulty, num_words=num_words)
+            if num_words < self.difficulty.fewest_words:
+                raise ConfigError(
+                    f"num_words is {num_words}, and the largest of these shops needs {self.difficulty.fewest_words} "
+                    "different words of a kind; raise it, or lower num_orders"
+                )
         self._open_book = open_book
         super().__init__(num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
 

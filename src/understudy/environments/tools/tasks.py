@@ -36,6 +36,9 @@ ORDER_WORDS = (
 STREETS = ("Oak", "Pine", "Lake", "Hill", "Park", "Mill", "Church", "Station", "River", "Garden", "Market", "Castle")
 # fmt: on
 
+NUM_STOCKED = 8
+"""Items of which there are some in stock. No order has them."""
+
 WISHES: dict[Kind, tuple[str, ...]] = {
     "cancel": (
         "please cancel my order of the {item}",
@@ -76,6 +79,7 @@ class Difficulty:
         must_confirm: before the first change, the agent has to say what it will do and get a yes.
         num_others: orders of other customers in the shop.
         digit_ids: orders are numbers such as 4821937 and not words.
+        num_words: how many different names, items and order words shops are made of; None for all there are.
     """
 
     kinds: tuple[Kind, ...] = ("cancel",)
@@ -87,6 +91,14 @@ class Difficulty:
     must_confirm: bool = False
     num_others: int = 2
     digit_ids: bool = False
+    num_words: int | None = None
+
+    @property
+    def fewest_words(self) -> int:
+        """How many different words of a kind the largest shop needs."""
+        num_orders = max(*self.num_orders, self.num_requests[0])
+        num_items = (num_orders + self.num_others) * self.num_items[1] + NUM_STOCKED * ("exchange" in self.kinds)
+        return max(1 + self.num_others, num_orders + self.num_others, num_items)
 
 
 ALL_KINDS: tuple[Kind, ...] = ("cancel", "address", "return", "exchange")
@@ -105,14 +117,15 @@ LEVELS = {
 
 def draw_task(rng: random.Random, difficulty: Difficulty) -> JSON:
     """Return a task: the shop, the customer, the wishes, and what the customer will say, in order."""
-    customer, *others = rng.sample(NAMES, 1 + difficulty.num_others)
+    customer, *others = rng.sample(NAMES[: difficulty.num_words], 1 + difficulty.num_others)
     num_orders = max(rng.randint(*difficulty.num_orders), difficulty.num_requests[0])
-    ids = _draw_ids(rng, num_orders + len(others), digits=difficulty.digit_ids)
-    items = list(rng.sample(ITEMS, len(ITEMS)))
+    ids = _draw_ids(rng, num_orders + len(others), difficulty)
+    goods = ITEMS[: difficulty.num_words]
+    items = rng.sample(goods, len(goods))
     orders = [_draw_order(rng, ids.pop(), customer, items, difficulty) for _ in range(num_orders)]
     num_requests = min(rng.randint(*difficulty.num_requests), num_orders)
     requests = []
-    stock = dict.fromkeys(items[-8:], 1)
+    stock = dict.fromkeys(items[-NUM_STOCKED:], 1)
     for order in rng.sample(orders, num_requests):
         request = _draw_request(rng, order, stock, difficulty)
         order.status = _draw_status(rng, request)
@@ -130,10 +143,10 @@ def draw_task(rng: random.Random, difficulty: Difficulty) -> JSON:
     }
 
 
-def _draw_ids(rng: random.Random, count: int, *, digits: bool) -> list[str]:
-    return (
-        [str(number) for number in rng.sample(range(10**6, 10**7), count)] if digits else rng.sample(ORDER_WORDS, count)
-    )
+def _draw_ids(rng: random.Random, count: int, difficulty: Difficulty) -> list[str]:
+    if difficulty.digit_ids:
+        return [str(number) for number in rng.sample(range(10**6, 10**7), count)]
+    return rng.sample(ORDER_WORDS[: difficulty.num_words], count)
 
 
 def _draw_order(rng: random.Random, id: str, customer: str, items: list[str], difficulty: Difficulty) -> Order:
