@@ -94,6 +94,29 @@ def test_random_words_are_left_out_where_only_calls_are_wanted() -> None:
     assert policy.identity() != RandomPolicy().identity()
 
 
+def test_random_calls_can_be_held_to_some_tools_and_to_values_of_a_pattern() -> None:
+    shown = (Message("system", "Ada lamp elm pending\nBo bed heron delivered"), Message("user", "I am Ada."))
+    policy = RandomPolicy(
+        only_calls=True, tools=["find_customer"], values=r"(?m)^[A-Z]\w+(?= .* (?:pending|delivered)$)"
+    )
+    acted = [asyncio.run(policy.act(context(*shown, tools=Tools().tools, seed=s))).message for s in range(30)]
+    calls = [message.tool_calls[0] for message in acted]
+    assert {call.name for call in calls} == {"find_customer"}
+    assert {call.parsed_arguments()["name"] for call in calls} == {"Ada", "Bo"}
+    without = asyncio.run(policy.act(context(Message("user", "hello"), tools=Tools().tools))).message
+    assert set(without.tool_calls[0].parsed_arguments()["name"].split()) == {"hello"}
+    with pytest.raises(PolicyError, match=r"may call find_customer only; there are: calculator"):
+        asyncio.run(policy.act(context(*shown, tools=Math().tools)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"), [({"tools": []}, "tools is empty"), ({"values": "("}, "is no regular expression")]
+)
+def test_what_a_random_policy_cannot_be_held_to_is_refused(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        RandomPolicy(**arguments)
+
+
 @pytest.mark.parametrize("make", [Math, Tools, lambda: Grid(view="replace")])
 def test_a_replay_makes_the_same_episode(make: Callable[[], Any], tmp_path: Path) -> None:
     recorded = play(make, ExpertPolicy())
