@@ -46,6 +46,18 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(base, tmp_pat
     assert same(weights(tmp_path / "stopped" / "final"), weights(tmp_path / "peaceful" / "final"))
 
 
+def test_muon_and_adamw_go_on_together(base, tmp_path, monkeypatch) -> None:
+    options = {"train": {"optim": "muon", "learning_rate": 1e-2}}
+    train(base, tmp_path / "peaceful", **options)
+    with monkeypatch.context() as patched:
+        stopping_after(patched, 3, signal.SIGTERM)
+        train(base, tmp_path / "stopped", **options)
+    train(base, tmp_path / "stopped", resume="auto", **options)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "peaceful")
+    assert metrics(tmp_path / "stopped", "learning_rate") == metrics(tmp_path / "peaceful", "learning_rate")
+    assert same(weights(tmp_path / "stopped" / "final"), weights(tmp_path / "peaceful" / "final"))
+
+
 def test_the_signals_handlers_are_put_back(base, tmp_path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     train(base, tmp_path / "run", train={"max_steps": 1})

@@ -37,6 +37,12 @@ def test_the_frozen_layers_of_a_base_in_4_bits_are_counted_as_such(base) -> None
     assert whole.memory.weights - quantised.memory.weights == pytest.approx(num_in_4bit * (4 - 0.516), rel=1e-3)
 
 
+def test_muon_keeps_one_moment_of_the_matrices_of_hidden_layers(base) -> None:
+    found = estimate(base, train={"optim": "muon"})
+    matrices = [p for p in AutoModelForCausalLM.from_pretrained(base).model.layers.parameters() if p.ndim == 2]
+    assert found.memory.optimizer == 2 * found.memory.weights - sum(p.nbytes for p in matrices)
+
+
 @pytest.mark.parametrize(
     "smaller",
     [

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from understudy.errors import ConfigError
 from understudy.models.tiny import tiny_model
 from understudy.train.config import TrainSection
-from understudy.train.optimization import make_optimizer, make_scheduler, num_steps
+from understudy.train.optimization import hidden_matrices, make_optimizer, make_scheduler, num_steps
 
 
 def model() -> nn.Module:
@@ -53,6 +57,82 @@ def test_the_optimiser_is_torchs_adamw_with_the_configs_numbers() -> None:
     optimizer = make_optimizer(model(), config)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults | {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "fused": True} == optimizer.defaults
+
+
+MUON = TrainSection(optim="muon", learning_rate=0.01, weight_decay=0.1)
+
+
+def gradients(network: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "qwen3_moe", "gpt_oss"])
+def test_muon_is_for_matrices_of_hidden_layers(architecture: str) -> None:
+    network = tiny_model(architecture, vocab_size=40, hidden_size=32, tie_word_embeddings=architecture != "qwen3_moe")
+    found = hidden_matrices(network)
+    assert {name.rpartition("layers.")[0] for name in found} == {"model."}
+    assert all(parameter.ndim == 2 and not name.endswith("bias") for name, parameter in found.items())
+    kinds = {".".join(name.split(".")[3:]) for name in found}
+    assert {f"self_attn.{part}_proj.weight" for part in "qkvo"} <= kinds
+    assert not any("experts" in kind for kind in kinds)
+    assert ("mlp.gate_proj.weight" in kinds) == (architecture == "qwen3")
+
+
+def test_muon_and_adamw_are_torchs_own_each_with_its_part() -> None:
+    network, reference = (tiny_model("qwen3", vocab_size=40, hidden_size=32) for _ in range(2))
+    optimizer = make_optimizer(network, MUON)
+    matrices = hidden_matrices(reference)
+    rest = {name: parameter for name, parameter in reference.named_parameters() if name not in matrices}
+    muon = torch.optim.Muon(matrices.values(), lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    embeddings = {"params": [p for p in rest.values() if p.ndim == 2], "weight_decay": 0.1}
+    adamw = torch.optim.AdamW(
+        [embeddings, {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0}], lr=0.01, fused=True
+    )
+    for step in range(3):
+        for model in (network, reference):
+            gradients(model, step)
+        optimizer.step()
+        muon.step()
+        adamw.step()
+    for parameter, expected in zip(network.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+def test_muon_and_adamw_follow_one_schedule_and_go_on_from_what_was_saved() -> None:
+    config = MUON.model_copy(update={"lr_scheduler_type": "linear"})
+    network = tiny_model("qwen3", vocab_size=40, hidden_size=32)
+    optimizer = make_optimizer(network, config)
+    scheduler = make_scheduler(optimizer, config, 4)
+
+    def step(number: int, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> None:
+        gradients(model, number)
+        optimizer.step()
+        scheduler.step()
+        assert {group["lr"] for group in optimizer.param_groups} == {0.01 * (3 - number) / 4}
+        optimizer.zero_grad()
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    for number in range(2):
+        step(number, network, optimizer, scheduler)
+    other = copy.deepcopy(network)
+    resumed = make_optimizer(other, config)
+    resumed_scheduler = make_scheduler(resumed, config, 4)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed_scheduler.load_state_dict(scheduler.state_dict())
+    for number in range(2, 4):
+        step(number, network, optimizer, scheduler)
+        step(number, other, resumed, resumed_scheduler)
+    for parameter, expected in zip(other.parameters(), network.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+def test_muon_refuses_a_model_of_which_it_would_train_nothing() -> None:
+    network = tiny_model("qwen3", vocab_size=40, hidden_size=32)
+    network.model.layers.requires_grad_(False)
+    with pytest.raises(ConfigError, match="none is trained; take adamw_torch"):
+        make_optimizer(network, MUON)
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear"])

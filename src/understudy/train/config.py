@@ -192,8 +192,10 @@ class TrainSection(ConfigModel):
     warmup_steps: int = Field(0, ge=0)
     """Number of steps in which the learning rate rises from 0, in place of warmup_ratio."""
 
-    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit"] = "adamw_torch_fused"
-    """The optimiser; adamw_8bit needs bitsandbytes."""
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "muon"] = "adamw_torch_fused"
+    """The optimiser; adamw_8bit needs bitsandbytes. `muon` trains the matrices of hidden layers by Muon (momentum 0.95,
+    steps as large as AdamW's) and all else by AdamW: a model that begins with nothing learns to look things up in far
+    fewer steps."""
 
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay; biases and norms have none."""

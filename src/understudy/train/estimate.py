@@ -136,6 +136,8 @@ def _empty_model(inputs: RunInputs) -> Any:
 
 
 def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate:
+    from .optimization import hidden_matrices
+
     text_config = model.config.get_text_config()
     saved_dtype = str(getattr(text_config, "dtype", None) or "float32").removeprefix("torch.")
     dtype = config.model.dtype or ("float32" if config.lora is None else "auto")
@@ -146,12 +148,15 @@ def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate
     num_in_4bit = _num_in_4bit(model) if config.model.load_in_4bit else 0
     trained_bytes = 4 if config.lora is not None else weight_bytes  # PEFT holds adapters in float32
     moment_bytes = 1 if config.train.optim == "adamw_8bit" else trained_bytes
+    num_moments = 2 * num_trained
+    if config.train.optim == "muon":
+        num_moments -= sum(p.numel() for p in hidden_matrices(model).values())  # of which it keeps one
     return MemoryEstimate(
         weights=(num_frozen - num_in_4bit) * weight_bytes
         + int(num_in_4bit * _BYTES_IN_4BIT)
         + num_trained * trained_bytes,
         gradients=num_trained * trained_bytes,
-        optimizer=2 * num_trained * moment_bytes,
+        optimizer=num_moments * moment_bytes,
         activations=_activations(config.train, text_config, plans, weight_bytes),
     )
 

@@ -3,25 +3,84 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from understudy.errors import MissingDependency
+from understudy.errors import ConfigError, MissingDependency
 
 from .config import TrainSection
 
 
+class JointOptimizer(torch.optim.Optimizer):
+    """Several optimisers, each over parameters of its own, that step and are saved as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})  # the very groups of the parts
+
+    def step(self, closure: Any = None) -> None:
+        """Make a step with each of them."""
+        for part in self.parts:
+            part.step(closure)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the parts, in their order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)  # makes new groups
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
 def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimizer:
-    """Return AdamW over the trainable parameters. Biases, those of experts too, and norms do not decay.
+    """Return the optimiser over the trainable parameters. Biases, those of experts too, and norms do not decay.
 
     Raises:
+        ConfigError: Muon is asked for, and no matrix of a hidden layer is trained.
         MissingDependency: the optimiser's package is not installed.
     """
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decays = [parameter.ndim >= 2 and not name.endswith("bias") for name, parameter in trainable]
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if config.optim != "muon":
+        return _adamw(trainable, config)
+    matrices = hidden_matrices(model)
+    if not matrices:
+        raise ConfigError(
+            "train.optim is muon, which is for the matrices of hidden layers, and none is trained; take adamw_torch"
+        )
+    # Its updates are scaled to the size of AdamW's, so that learning_rate and weight_decay are the same for both.
+    muon = torch.optim.Muon(
+        matrices.values(), lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    rest = {name: parameter for name, parameter in trainable.items() if name not in matrices}
+    return JointOptimizer(muon, _adamw(rest, config)) if rest else muon
+
+
+def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what Muon trains, by name: the trainable matrices but those of embeddings and of the output layer.
+
+    A tensor that holds the matrices of several experts is not one, and neither is one of experts' biases.
+    """
+    outer = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    if hasattr(model, "get_output_embeddings"):
+        outer.append(model.get_output_embeddings())
+    left_out = {id(parameter) for module in outer for parameter in module.parameters()}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim == 2 and id(parameter) not in left_out
+        if not name.endswith("bias")
+    }
+
+
+def _adamw(trainable: Mapping[str, nn.Parameter], config: TrainSection) -> torch.optim.Optimizer:
+    decays = {name: parameter.ndim >= 2 and not name.endswith("bias") for name, parameter in trainable.items()}
     groups = [
-        {"params": [p for (_, p), decay in zip(trainable, decays, strict=True) if decay == wanted], "weight_decay": by}
+        {"params": [p for name, p in trainable.items() if decays[name] == wanted], "weight_decay": by}
         for wanted, by in ((True, config.weight_decay), (False, 0.0))
     ]
     settings = {
@@ -38,7 +97,7 @@ def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimi
                 "bitsandbytes", needed_for="train.optim: adamw_8bit", install="bitsandbytes"
             ) from error
         return AdamW8bit(groups, **settings)
-    return torch.optim.AdamW(groups, **settings, fused=config.optim == "adamw_torch_fused")
+    return torch.optim.AdamW(groups, **settings, fused=config.optim != "adamw_torch")
 
 
 def make_scheduler(
