@@ -82,6 +82,7 @@ def test_a_bad_value_is_refused_with_its_mend(override: str, said: str) -> None:
         (["objective.name=world_model", "objective.bc_weight=1"], "bc_weight means nothing to world_model"),
         (["objective.bc_weight=2", "objective.arguments.bc_weight=3"], "bc_weight is given twice: as a key, and in"),
         (["objective.weight_by=score", "objective.arguments.weight_by=reward"], "weight_by is given twice"),
+        (["train.muon_learning_rate=0.1"], "muon_learning_rate means nothing to adamw_torch_fused"),
         (["train.load_best_model_at_end=true", "train.save_best=false"], "needs the best checkpoint"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_optimiser_is_torchs_adamw_with_the_configs_numbers() -> None:
     assert optimizer.defaults | {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "fused": True} == optimizer.defaults
 
 
-MUON = TrainSection(optim="muon", learning_rate=0.01, weight_decay=0.1)
+MUON = TrainSection(optim="muon", learning_rate=0.01, muon_learning_rate=0.04, weight_decay=0.1)
 
 
 def gradients(network: nn.Module, seed: int) -> None:
@@ -85,7 +85,7 @@ def test_muon_and_adamw_are_torchs_own_each_with_its_part() -> None:
     optimizer = make_optimizer(network, MUON)
     matrices = hidden_matrices(reference)
     rest = {name: parameter for name, parameter in reference.named_parameters() if name not in matrices}
-    muon = torch.optim.Muon(matrices.values(), lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    muon = torch.optim.Muon(matrices.values(), lr=0.04, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     embeddings = {"params": [p for p in rest.values() if p.ndim == 2], "weight_decay": 0.1}
     adamw = torch.optim.AdamW(
         [embeddings, {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0}], lr=0.01, fused=True
@@ -110,7 +110,9 @@ def test_muon_and_adamw_follow_one_schedule_and_go_on_from_what_was_saved() -> N
         gradients(model, number)
         optimizer.step()
         scheduler.step()
-        assert {group["lr"] for group in optimizer.param_groups} == {0.01 * (3 - number) / 4}
+        assert [group["lr"] for group in optimizer.param_groups] == [
+            rate * (3 - number) / 4 for rate in (0.01, 0.01, 0.04)
+        ]
         optimizer.zero_grad()
         assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -126,6 +128,12 @@ def test_muon_and_adamw_follow_one_schedule_and_go_on_from_what_was_saved() -> N
         step(number, other, resumed, resumed_scheduler)
     for parameter, expected in zip(other.parameters(), network.parameters(), strict=True):
         assert torch.equal(parameter, expected)
+
+
+def test_muon_takes_the_common_rate_where_it_has_none_of_its_own() -> None:
+    config = MUON.model_copy(update={"muon_learning_rate": None})
+    optimizer = make_optimizer(tiny_model("qwen3", vocab_size=40, hidden_size=32), config)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
 
 
 def test_muon_refuses_a_model_of_which_it_would_train_nothing() -> None:

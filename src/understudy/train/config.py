@@ -197,6 +197,10 @@ class TrainSection(ConfigModel):
     steps as large as AdamW's) and all else by AdamW: a model that begins with nothing learns to look things up in far
     fewer steps."""
 
+    muon_learning_rate: float | None = Field(None, gt=0)
+    """Highest learning rate of what Muon trains; null for learning_rate, which is for the rest. Embeddings often want
+    less."""
+
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay; biases and norms have none."""
 
@@ -277,6 +281,8 @@ class TrainSection(ConfigModel):
             raise ValueError("bf16 and fp16 exclude each other; choose one")
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError("give either warmup_ratio or warmup_steps, not both")
+        if self.muon_learning_rate is not None and self.optim != "muon":
+            raise ValueError(f"muon_learning_rate means nothing to {self.optim}; leave it out, or set optim: muon")
         if self.load_best_model_at_end and not self.save_best:
             raise ValueError("load_best_model_at_end needs the best checkpoint; set save_best: true")
         return self

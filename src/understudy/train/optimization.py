@@ -52,12 +52,14 @@ def make_optimizer(model: nn.Module, config: TrainSection) -> torch.optim.Optimi
         raise ConfigError(
             "train.optim is muon, which is for the matrices of hidden layers, and none is trained; take adamw_torch"
         )
-    # Its updates are scaled to the size of AdamW's, so that learning_rate and weight_decay are the same for both.
     muon = torch.optim.Muon(
-        matrices.values(), lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        matrices.values(),
+        lr=config.muon_learning_rate or config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",  # its updates are then as large as AdamW's
     )
     rest = {name: parameter for name, parameter in trainable.items() if name not in matrices}
-    return JointOptimizer(muon, _adamw(rest, config)) if rest else muon
+    return JointOptimizer(_adamw(rest, config), muon) if rest else muon
 
 
 def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
