@@ -1,0 +1,495 @@
+"""The embedded store: one file of SQLite, for any number of processes of one machine.
+
+A claim is a list of rows that never changes; `rows.claim` says which claim holds a row now. So whatever happens to a
+lease, its owner's rows and their order are known, and what others took of them can be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from understudy.errors import FormatError, StoreError, did_you_mean
+from understudy.formats import get_format
+from understudy.formats.rows import dump_row, parse_row
+from understudy.types import Episode
+
+from .base import (
+    DEFAULT_LEASE_SECONDS,
+    TRAIN,
+    Added,
+    Claim,
+    Lease,
+    LeaseLost,
+    SplitCounts,
+    Store,
+    StoreCounts,
+)
+
+SCHEMA_VERSION = 1
+"""Is kept in the file as SQLite's ``user_version``."""
+
+APPLICATION_ID = 0x554E4453
+"""Tells our files from all other databases: "UNDS", kept as SQLite's ``application_id``."""
+
+DEFAULT_TIMEOUT_SECONDS = 60.0
+_ROWS_AT_ONCE = 256
+_MAX_NAMES_SHOWN = 3
+
+_SCHEMA = (
+    """
+    CREATE TABLE claims (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,
+        split TEXT NOT NULL,
+        claimed_at REAL NOT NULL,  -- times are seconds since 1970
+        lease_until REAL NOT NULL,
+        closed_at REAL  -- acknowledged or released
+    )
+    """,
+    """
+    CREATE TABLE rows (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,  -- the episode's
+        split TEXT NOT NULL,
+        episode TEXT NOT NULL,  -- JSON: a row of the format "native"
+        added_at REAL NOT NULL,
+        trained_count INTEGER NOT NULL DEFAULT 0,
+        trained_at REAL,
+        claim INTEGER REFERENCES claims (number)  -- that holds it
+    )
+    """,
+    """
+    CREATE TABLE claim_rows (
+        claim INTEGER NOT NULL REFERENCES claims (number),
+        position INTEGER NOT NULL,
+        row INTEGER NOT NULL REFERENCES rows (number),
+        trained_count INTEGER NOT NULL,  -- the row's, when it was claimed
+        trained INTEGER NOT NULL DEFAULT 0,  -- 1: counted for this claim
+        PRIMARY KEY (claim, position)
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX one_claim_an_owner ON claims (owner) WHERE closed_at IS NULL",
+    "CREATE INDEX owners ON claims (owner)",
+    "CREATE INDEX least_trained ON rows (split, trained_count, number)",
+    "CREATE INDEX held ON rows (claim)",
+    "CREATE INDEX claims_of_a_row ON claim_rows (row)",
+)
+
+_FREE = """
+    SELECT number FROM rows
+    WHERE split = :split
+        AND (claim IS NULL OR claim IN (SELECT number FROM claims WHERE lease_until <= :now))
+        AND (:max_trained_count IS NULL OR trained_count < :max_trained_count)
+        AND (:trained_before IS NULL OR trained_at IS NULL OR trained_at <= :trained_before)
+    ORDER BY trained_count, number
+    LIMIT :limit
+"""
+
+# Rows of a claim that its owner has not acknowledged, and that others hold or have trained since.
+_LOST = """
+    SELECT mine.row, mine.trained_count, rows.claim FROM claim_rows AS mine JOIN rows ON rows.number = mine.row
+    WHERE mine.claim = :claim AND NOT mine.trained AND rows.claim IS NOT :claim AND (
+        rows.claim IN (SELECT number FROM claims WHERE lease_until > :now) OR rows.trained_count > mine.trained_count
+    )
+"""
+
+_TAKERS = f"""
+    WITH lost (row, trained_count, holder) AS ({_LOST})
+    SELECT DISTINCT claims.owner FROM lost JOIN claim_rows AS other ON other.row = lost.row
+    JOIN claims ON claims.number = other.claim
+    WHERE other.claim IS NOT :claim
+        AND (other.claim IS lost.holder OR (other.trained AND other.trained_count >= lost.trained_count))
+    ORDER BY claims.number
+"""
+
+_MENDS = {
+    sqlite3.SQLITE_BUSY: (
+        "another process has kept it locked for {timeout:g} seconds",
+        "look who has it open; a file system without locks, as over a network, cannot hold a store",
+    ),
+    sqlite3.SQLITE_LOCKED: ("it is locked", "try again"),
+    sqlite3.SQLITE_READONLY: (
+        "it cannot be written to",
+        "make the file and its folder writable, or copy it to a disk that is; reading needs that too",
+    ),
+    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "look whether its folder is there and can be written to"),
+    sqlite3.SQLITE_PERM: ("it may not be opened", "look at the permissions of the file and its folder"),
+    sqlite3.SQLITE_FULL: ("the disk is full", "make room, then try again; nothing of what failed was written"),
+    sqlite3.SQLITE_NOTADB: (
+        "it is no store, but a file of another kind",
+        "name another file: understudy store add makes a store of any data",
+    ),
+    sqlite3.SQLITE_CORRUPT: ("it is damaged", "save what can be saved with sqlite3 FILE .recover, or make it anew"),
+    sqlite3.SQLITE_TOOBIG: ("an episode is larger than a row can be", "cut it"),
+    sqlite3.SQLITE_IOERR: ("it cannot be read or written", "look at the disk"),
+}
+"""SQLite's primary result code -> (what is wrong, the mend)."""
+
+
+class SqliteStore(Store):
+    """See the module's docstring.
+
+    Args:
+        path: the file.
+        create: make it where it is missing.
+        timeout_seconds: how long to wait for other processes that write.
+        clock: gives seconds since 1970.
+
+    Raises:
+        StoreError: it is missing, is no store, is of a newer Understudy, or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        create: bool = False,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(str(path))
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._native = get_format("native")
+        if not create and not Path(path).is_file():
+            raise self._error("there is no store", mend=f"understudy store add {path} DATA … makes one")
+        with self._errors():
+            self._connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None)
+        try:
+            self._open(create=create)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, *, create: bool) -> None:
+        """Hold the file against what a store is, and make it one where it is empty and that is wanted."""
+        with self._errors():
+            if create and self._is_empty():
+                with self._transaction():
+                    if self._is_empty():  # another process may have been faster
+                        for statement in _SCHEMA:
+                            self._connection.execute(statement)
+                        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if self._pragma("application_id") != APPLICATION_ID:
+                reason, mend = _MENDS[sqlite3.SQLITE_NOTADB]
+                raise self._error(reason, mend=mend)
+            version = self._pragma("user_version")
+            if version != SCHEMA_VERSION:
+                raise self._error(
+                    f"the store has schema version {version}, this Understudy reads {SCHEMA_VERSION}",
+                    mend="install the version of Understudy that made it",
+                )
+            if self._pragma("journal_mode") != "wal":
+                with contextlib.suppress(sqlite3.OperationalError):  # works without, but readers wait for writers
+                    self._connection.execute("PRAGMA journal_mode = WAL")
+
+    def _is_empty(self) -> bool:
+        return self._pragma("schema_version") == 0 and self._pragma("application_id") == 0
+
+    def _pragma(self, name: str) -> int | str:
+        (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
+        found: int | str = value
+        return found
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def add(self, episodes: Iterable[Episode], *, split: str = TRAIN) -> Added:
+        rows = [(_storable(episode.id), self._encode(episode)) for episode in episodes]
+        num_added, now = 0, self._clock()
+        with self._transaction() as db:
+            for id, text in rows:
+                added = db.execute(
+                    "INSERT INTO rows (id, split, episode, added_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                    (id, split, text, now),
+                )
+                num_added += added.rowcount
+                if not added.rowcount:
+                    self._check_same(id, split, text)
+        return Added(num_added, len(rows) - num_added)
+
+    def _encode(self, episode: Episode) -> str:
+        try:
+            (row,) = self._native.encode(episode).rows
+            return dump_row(row).decode()
+        except FormatError as error:
+            raise self._error(f"episode {episode.id!r}: {error}") from error
+
+    def _check_same(self, id: str, split: str, text: str) -> None:
+        """Refuse an episode that is there as another one."""
+        number, held_split, held = self._connection.execute(
+            "SELECT number, split, episode FROM rows WHERE id = ?", (id,)
+        ).fetchone()
+        if held != text:
+            mend = "give it another id, or leave it out; an episode in a store never changes"
+            raise self._error(
+                f"episode {id!r} is there already, with another content", row=number, field="id", mend=mend
+            )
+        if held_split != split:
+            mend = "what is validated on must not be trained on: leave it out of one of the two"
+            reason = f"episode {id!r} is there already, in the split {held_split!r} and not {split!r}"
+            raise self._error(reason, row=number, field="split", mend=mend)
+
+    def claim(
+        self,
+        owner: str,
+        *,
+        split: str = TRAIN,
+        limit: int | None = None,
+        max_trained_count: int | None = None,
+        retrained_interval_seconds: float | None = None,
+        lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    ) -> Claim:
+        with self._transaction() as db:
+            now = self._clock()
+            held = db.execute("SELECT number, split FROM claims WHERE owner = ? AND closed_at IS NULL", (owner,))
+            if found := held.fetchone():
+                if found[1] != split:
+                    reason = f"{owner!r} holds rows of the split {found[1]!r} and asks for {split!r}"
+                    raise self._error(reason, mend="acknowledge or release them first")
+                return self._take_again(found[0], owner, now, lease_seconds)
+            rows = self._free(now, split, limit, max_trained_count, retrained_interval_seconds)
+            if rows:
+                number = db.execute(
+                    "INSERT INTO claims (owner, split, claimed_at, lease_until) VALUES (?, ?, ?, ?)",
+                    (owner, split, now, now + lease_seconds),
+                ).lastrowid
+                db.executemany(
+                    "INSERT INTO claim_rows (claim, position, row, trained_count) "
+                    "SELECT ?, ?, number, trained_count FROM rows WHERE number = ?",
+                    ((number, position, row) for position, row in enumerate(rows)),
+                )
+                db.executemany("UPDATE rows SET claim = ? WHERE number = ?", ((number, row) for row in rows))
+        return Claim(owner, rows, now + lease_seconds)
+
+    def free(
+        self,
+        *,
+        split: str = TRAIN,
+        limit: int | None = None,
+        max_trained_count: int | None = None,
+        retrained_interval_seconds: float | None = None,
+    ) -> tuple[int, ...]:
+        with self._errors():
+            return self._free(self._clock(), split, limit, max_trained_count, retrained_interval_seconds)
+
+    def _free(
+        self, now: float, split: str, limit: int | None, max_trained_count: int | None, interval: float | None
+    ) -> tuple[int, ...]:
+        values = {
+            "split": split,
+            "now": now,
+            "max_trained_count": max_trained_count,
+            "trained_before": None if interval is None else now - interval,
+            "limit": -1 if limit is None else limit,
+        }
+        return tuple(number for (number,) in self._connection.execute(_FREE, values))
+
+    def resume(self, owner: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS) -> Claim | None:
+        with self._transaction():
+            found = self._last_claim(owner)
+            return None if found is None else self._take_again(found[0], owner, self._clock(), lease_seconds)
+
+    def renew(self, owner: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS) -> float:
+        with self._transaction():
+            found = self._last_claim(owner)
+            if found is None or found[1] is not None:
+                raise self._error(f"{owner!r} holds no rows", mend="claim some")
+            return self._take_again(found[0], owner, self._clock(), lease_seconds).lease_until
+
+    def acknowledge(self, owner: str, rows: Collection[int] | None = None) -> int:
+        with self._transaction() as db:
+            found = self._last_claim(owner)
+            if found is None:
+                raise self._error(f"{owner!r} has claimed no rows", mend=self._who_holds(owner))
+            claim, closed_at = found
+            if closed_at is not None:
+                return 0
+            now = self._clock()
+            self._check_kept(claim, owner, now)
+            claimed: dict[int, int] = dict(
+                db.execute("SELECT row, trained FROM claim_rows WHERE claim = ?", (claim,)).fetchall()
+            )
+            if strangers := sorted(set(rows or ()) - claimed.keys()):
+                raise self._error(f"{owner!r} has not claimed this row", row=strangers[0])
+            counted = [row for row, trained in claimed.items() if not trained and (rows is None or row in rows)]
+            db.executemany(
+                "UPDATE rows SET trained_count = trained_count + 1, trained_at = ? WHERE number = ?",
+                ((now, row) for row in counted),
+            )
+            db.executemany(
+                "UPDATE claim_rows SET trained = 1 WHERE claim = ? AND row = ?", ((claim, row) for row in counted)
+            )
+            self._let_go(claim, now)
+        return len(counted)
+
+    def release(self, owner: str) -> int:
+        with self._transaction():
+            found = self._last_claim(owner)
+            return self._let_go(found[0], self._clock()) if found is not None and found[1] is None else 0
+
+    def _last_claim(self, owner: str) -> tuple[int, float | None] | None:
+        """Return number and end of the owner's last claim; None where it never claimed a row."""
+        found: tuple[int, float | None] | None = self._connection.execute(
+            "SELECT number, closed_at FROM claims WHERE owner = ? ORDER BY number DESC LIMIT 1", (owner,)
+        ).fetchone()
+        return found
+
+    def _take_again(self, claim: int, owner: str, now: float, lease_seconds: float) -> Claim:
+        """Hold a claim's rows, but those that are acknowledged, for so long from now on."""
+        self._check_kept(claim, owner, now)
+        db = self._connection
+        db.execute(
+            "UPDATE rows SET claim = :claim WHERE claim IS NOT :claim AND number IN "
+            "(SELECT row FROM claim_rows WHERE claim = :claim AND NOT trained)",
+            {"claim": claim},
+        )
+        db.execute("UPDATE claims SET lease_until = ?, closed_at = NULL WHERE number = ?", (now + lease_seconds, claim))
+        rows = db.execute("SELECT row FROM claim_rows WHERE claim = ? ORDER BY position", (claim,))
+        return Claim(owner, tuple(number for (number,) in rows), now + lease_seconds)
+
+    def _let_go(self, claim: int, now: float) -> int:
+        """End a claim; return how many rows it held."""
+        self._connection.execute(
+            "UPDATE claims SET closed_at = :now, lease_until = min(lease_until, :now) WHERE number = :claim",
+            {"now": now, "claim": claim},
+        )
+        return self._connection.execute("UPDATE rows SET claim = NULL WHERE claim = ?", (claim,)).rowcount
+
+    def _check_kept(self, claim: int, owner: str, now: float) -> None:
+        """Refuse to go on with a claim of which others have taken rows.
+
+        Raises:
+            LeaseLost: says by whom.
+        """
+        db, values = self._connection, {"claim": claim, "now": now}
+        num_lost = len(db.execute(_LOST, values).fetchall())
+        if not num_lost:
+            return
+        names = [repr(name) for (name,) in db.execute(_TAKERS, values)]
+        shown = ", ".join(names[:_MAX_NAMES_SHOWN]) + (" and others" if len(names) > _MAX_NAMES_SHOWN else "")
+        (ended, num_rows) = db.execute(
+            "SELECT lease_until, (SELECT count(*) FROM claim_rows WHERE claim = number) FROM claims WHERE number = ?",
+            (claim,),
+        ).fetchone()
+        raise LeaseLost(
+            f"the lease of {owner!r} ended at {_time(ended)}, and since then {num_lost:,} of its {num_rows:,} rows "
+            f"were claimed by {shown}",
+            file=self.address,
+            mend="release what is left of it and claim other rows; give a longer lease where its owner was alive",
+        )
+
+    def _who_holds(self, owner: str) -> str:
+        owners = [name for (name,) in self._connection.execute("SELECT DISTINCT owner FROM claims")]
+        return f"claim some first.{did_you_mean(owner, owners)}"
+
+    def rows(self, split: str | None = None, *, through: int | None = None) -> tuple[int, ...]:
+        with self._errors():
+            found = self._connection.execute(
+                "SELECT number FROM rows WHERE (:split IS NULL OR split = :split) "
+                "AND (:through IS NULL OR number <= :through) ORDER BY number",
+                {"split": split, "through": through},
+            )
+            return tuple(number for (number,) in found)
+
+    def read(self, rows: Iterable[int]) -> Iterator[tuple[int, Episode]]:
+        wanted = list(rows)
+        for start in range(0, len(wanted), _ROWS_AT_ONCE):
+            part = wanted[start : start + _ROWS_AT_ONCE]
+            marks = ", ".join("?" * len(part))
+            with self._errors():
+                found: dict[int, tuple[str, str]] = {
+                    number: (id, text)
+                    for number, id, text in self._connection.execute(
+                        f"SELECT number, id, episode FROM rows WHERE number IN ({marks})", part
+                    )
+                }
+            for number in part:
+                if number not in found:
+                    raise self._error("there is no such row", row=number)
+                yield number, self._decode(number, *found[number])
+
+    def _decode(self, number: int, id: str, text: str) -> Episode:
+        try:
+            (episode,) = self._native.decode(parse_row(text.encode()), id=id)
+        except FormatError as error:
+            raise self._error(error.reason, row=number, field=error.field, mend=error.mend) from error
+        return episode
+
+    def counts(self) -> StoreCounts:
+        values = {"now": self._clock()}
+        with self._errors(), self._reading() as db:
+            trained: dict[str, dict[int, int]] = defaultdict(dict)
+            for split, count, num_rows in db.execute(
+                "SELECT split, trained_count, count(*) FROM rows GROUP BY 1, 2 ORDER BY 1, 2"
+            ):
+                trained[split][count] = num_rows
+            leased = dict(
+                db.execute(
+                    "SELECT rows.split, count(*) FROM rows JOIN claims ON claims.number = rows.claim "
+                    "WHERE lease_until > :now GROUP BY rows.split",
+                    values,
+                ).fetchall()
+            )
+            leases = db.execute(
+                "SELECT owner, claims.split, count(*), claimed_at, lease_until FROM rows "
+                "JOIN claims ON claims.number = rows.claim GROUP BY claims.number ORDER BY claims.number"
+            ).fetchall()
+        splits = {
+            name: SplitCounts(sum(by_count.values()), leased.get(name, 0), by_count)
+            for name, by_count in trained.items()
+        }
+        return StoreCounts(splits, tuple(Lease(*lease) for lease in leases))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Do what the block does as a whole or not at all, while no other process writes."""
+        with self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """See one moment of the store for the length of the block."""
+        self._connection.execute("BEGIN")
+        try:
+            yield self._connection
+        finally:
+            self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say in our words what SQLite says."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes stand above the primary one
+            reason, mend = _MENDS.get(code, (f"SQLite says: {error}", None))
+            raise self._error(reason.format(timeout=self._timeout_seconds), mend=mend) from error
+
+    def _error(
+        self, reason: str, *, row: int | None = None, field: str | None = None, mend: str | None = None
+    ) -> StoreError:
+        return StoreError(reason, file=self.address, row=row, field=field, mend=mend)
+
+
+def _storable(text: str) -> str:
+    """Return text that SQLite takes: half of a surrogate pair has no UTF-8, and becomes its escape."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
