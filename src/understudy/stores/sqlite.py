@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from understudy.errors import FormatError, StoreError, did_you_mean
@@ -30,6 +29,7 @@ from .base import (
     Store,
     StoreCounts,
 )
+from .times import show_time
 
 SCHEMA_VERSION = 1
 """Is kept in the file as SQLite's ``user_version``."""
@@ -380,7 +380,7 @@ class SqliteStore(Store):
             (claim,),
         ).fetchone()
         raise LeaseLost(
-            f"the lease of {owner!r} ended at {_time(ended)}, and since then {num_lost:,} of its {num_rows:,} rows "
+            f"the lease of {owner!r} ended at {show_time(ended)}, and since then {num_lost:,} of its {num_rows:,} rows "
             f"were claimed by {shown}",
             file=self.address,
             mend="release what is left of it and claim other rows; give a longer lease where its owner was alive",
@@ -489,7 +489,3 @@ class SqliteStore(Store):
 def _storable(text: str) -> str:
     """Return text that SQLite takes: half of a surrogate pair has no UTF-8, and becomes its escape."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
