@@ -155,6 +155,10 @@ def test_a_lease_that_is_renewed_does_not_run_out(store: Store, clock: Clock) ->
         assert store.free() == ()
     with pytest.raises(StoreError, match="'nobody' holds no rows"):
         store.renew("nobody")
+    store.release("a")
+    with pytest.raises(LeaseLost, match=r"'a' holds no rows: they were released or acknowledged at .* UTC"):
+        store.renew("a")
+    assert store.acknowledge("a") == 10  # it has trained on them, and nobody else has
 
 
 def test_who_lost_a_lease_is_told_by_whom_it_was_taken_and_counts_nothing(store: Store, clock: Clock) -> None:

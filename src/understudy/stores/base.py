@@ -26,7 +26,7 @@ DEFAULT_LEASE_SECONDS = 3600.0
 
 
 class LeaseLost(StoreError):
-    """An owner's lease ran out, and others have claimed rows of it since."""
+    """An owner's lease has ended, and it may not go on: others have claimed rows of it since, or they were released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,8 @@ class Store(ABC):
         """Let the owner's lease last so long from now on, and return until when (seconds since 1970).
 
         Raises:
-            LeaseLost: rows of it were taken.
-            StoreError: the owner holds nothing.
+            LeaseLost: rows of it were taken, or all were released or acknowledged.
+            StoreError: the owner has claimed nothing.
         """
 
     @abstractmethod

@@ -49,7 +49,8 @@ _SCHEMA = (
         split TEXT NOT NULL,
         claimed_at REAL NOT NULL,  -- times are seconds since 1970
         lease_until REAL NOT NULL,
-        closed_at REAL  -- acknowledged or released
+        closed_at REAL,  -- acknowledged or released
+        acknowledged INTEGER NOT NULL DEFAULT 0
     )
     """,
     """
@@ -300,17 +301,21 @@ class SqliteStore(Store):
     def renew(self, owner: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS) -> float:
         with self._transaction():
             found = self._last_claim(owner)
-            if found is None or found[1] is not None:
-                raise self._error(f"{owner!r} holds no rows", mend="claim some")
-            return self._take_again(found[0], owner, self._clock(), lease_seconds).lease_until
+            if found is None:
+                raise self._error(f"{owner!r} holds no rows", mend=self._how_to_claim(owner))
+            claim, closed_at, _ = found
+            if closed_at is not None:
+                reason = f"{owner!r} holds no rows: they were released or acknowledged at {show_time(closed_at)}"
+                raise LeaseLost(reason, file=self.address, mend="claim some")
+            return self._take_again(claim, owner, self._clock(), lease_seconds).lease_until
 
     def acknowledge(self, owner: str, rows: Collection[int] | None = None) -> int:
         with self._transaction() as db:
             found = self._last_claim(owner)
             if found is None:
-                raise self._error(f"{owner!r} has claimed no rows", mend=self._who_holds(owner))
-            claim, closed_at = found
-            if closed_at is not None:
+                raise self._error(f"{owner!r} has claimed no rows", mend=self._how_to_claim(owner))
+            claim, _, is_acknowledged = found
+            if is_acknowledged:
                 return 0
             now = self._clock()
             self._check_kept(claim, owner, now)
@@ -327,6 +332,7 @@ class SqliteStore(Store):
             db.executemany(
                 "UPDATE claim_rows SET trained = 1 WHERE claim = ? AND row = ?", ((claim, row) for row in counted)
             )
+            db.execute("UPDATE claims SET acknowledged = 1 WHERE number = ?", (claim,))
             self._let_go(claim, now)
         return len(counted)
 
@@ -335,10 +341,10 @@ class SqliteStore(Store):
             found = self._last_claim(owner)
             return self._let_go(found[0], self._clock()) if found is not None and found[1] is None else 0
 
-    def _last_claim(self, owner: str) -> tuple[int, float | None] | None:
-        """Return number and end of the owner's last claim; None where it never claimed a row."""
-        found: tuple[int, float | None] | None = self._connection.execute(
-            "SELECT number, closed_at FROM claims WHERE owner = ? ORDER BY number DESC LIMIT 1", (owner,)
+    def _last_claim(self, owner: str) -> tuple[int, float | None, int] | None:
+        """Return number, end, and whether it was acknowledged, of the owner's last claim; None where it has none."""
+        found: tuple[int, float | None, int] | None = self._connection.execute(
+            "SELECT number, closed_at, acknowledged FROM claims WHERE owner = ? ORDER BY number DESC LIMIT 1", (owner,)
         ).fetchone()
         return found
 
@@ -351,7 +357,10 @@ class SqliteStore(Store):
             "(SELECT row FROM claim_rows WHERE claim = :claim AND NOT trained)",
             {"claim": claim},
         )
-        db.execute("UPDATE claims SET lease_until = ?, closed_at = NULL WHERE number = ?", (now + lease_seconds, claim))
+        db.execute(
+            "UPDATE claims SET lease_until = ?, closed_at = NULL, acknowledged = 0 WHERE number = ?",
+            (now + lease_seconds, claim),
+        )
         rows = db.execute("SELECT row FROM claim_rows WHERE claim = ? ORDER BY position", (claim,))
         return Claim(owner, tuple(number for (number,) in rows), now + lease_seconds)
 
@@ -386,7 +395,8 @@ class SqliteStore(Store):
             mend="release what is left of it and claim other rows; give a longer lease where its owner was alive",
         )
 
-    def _who_holds(self, owner: str) -> str:
+    def _how_to_claim(self, owner: str) -> str:
+        """Return the mend for an owner that has claimed nothing, which may be called otherwise."""
         owners = [name for (name,) in self._connection.execute("SELECT DISTINCT owner FROM claims")]
         return f"claim some first.{did_you_mean(owner, owners)}"
 
