@@ -20,6 +20,7 @@ import yaml
 import understudy
 from tests.api.test_resume import stopping_after
 from tests.training import WEATHER, config, metrics, same, train, weather_episodes, weights
+from understudy.api.pipeline.config import RunConfig
 from understudy.cli.main import main
 from understudy.config import config_from_dict
 from understudy.errors import CheckpointError, ConfigError, StoreError, UnderstudyError
@@ -301,10 +302,6 @@ def test_a_run_goes_on_where_its_store_has_moved_to_and_with_no_other_store(base
         ({"sources": {"a": {"path": "x", "store": {"path": "pool.db"}}}}, r"give either path \(files\) or store"),
         ({"sources": {"a": {"store": {"path": "pool.db"}, "format": "messages"}}}, "format says how files are read"),
         (
-            {"store": {"path": "pool.db"}, "validation_store": {"path": "pool.db", "split": "train"}},
-            "the split 'train' of pool.db would be trained on and validated on",
-        ),
-        (
             {"path": "x", "validation_path": "y", "validation_store": {"path": "pool.db"}},
             "give one of validation_store, validation_path and validation_split",
         ),
@@ -313,6 +310,20 @@ def test_a_run_goes_on_where_its_store_has_moved_to_and_with_no_other_store(base
 def test_settings_that_contradict_each_other_are_refused(data: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config_from_dict(TrainConfig, {"output_dir": "run", "model": {"path": "m"}, "data": data})
+
+
+def test_a_split_is_not_both_trained_and_validated_on(base, tmp_path, pool, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = from_store(pool)["data"] | {"validation_store": {"path": "./pool.db", "split": "train"}}
+    with pytest.raises(ConfigError, match=r"data.validation_store: the split 'train' of ./pool.db would be trained on"):
+        train(base, tmp_path / "run", data=data)
+
+
+def test_a_store_takes_no_stage_out_of_a_run(pool) -> None:
+    stages = {"collect": {"environment": {"name": "math"}, "policy": {"name": "expert"}}}
+    stages["train"] = {"model": {"tiny": "qwen3"}, "data": {"store": {"path": str(pool)}}}
+    with pytest.raises(ConfigError, match=r"train.data.store: .*the stages before, whose episodes are trained on"):
+        config_from_dict(RunConfig, {"output_dir": "run"} | stages)
 
 
 def test_data_that_is_given_twice_is_refused(base, tmp_path, pool) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from understudy.errors import ConfigError, StoreError
 from understudy.runs import RunFolder, write_atomically
 from understudy.stores import Claim, LeaseKeeper, LeaseLost, Store, open_store
 from understudy.stores.times import show_time
-from understudy.train.data_config import DataSection, SourceSection, StoreSection
+from understudy.train.data_config import DataSection, SourceSection, StoreSection, ValidationStoreSection
 from understudy.types import Episode
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class RunStores:
 
     Raises:
         StoreError: one of them cannot be opened.
+        ConfigError: rows would be both trained and validated on.
     """
 
     def __init__(self, config: DataSection) -> None:
@@ -96,6 +98,8 @@ class RunStores:
         self._unused: defaultdict[str, set[int]] = defaultdict(set)
         for path in [store.path for _, store in self._sources.values()] + [s.path for s in [self._validation] if s]:
             open_store(path).close()
+        if self._validation is not None:
+            _check_sides([store for _, store in self._sources.values()], self._validation)
 
     def __bool__(self) -> bool:
         return bool(self._sources or self._validation)
@@ -268,6 +272,17 @@ class RunStores:
                     raise _ended(error, folder) from error
             left = f"; {len(unused):,} that it did not come to are free again" if unused else ""
             log.info("%s: %s rows of %s are counted as trained%s", name, f"{num_counted:,}", settings.path, left)
+
+
+def _check_sides(trained: Sequence[StoreSection], validated: ValidationStoreSection) -> None:
+    """Refuse a split of a store that would be trained on and validated on, whatever the store is called."""
+    for store in trained:
+        same_store = store.path == validated.path or os.path.samefile(store.path, validated.path)
+        if same_store and store.split == validated.split:
+            raise ConfigError(
+                f"data.validation_store: the split {validated.split!r} of {validated.path} would be trained on too; "
+                "validate on another split: understudy store add --split validation"
+            )
 
 
 def _selection(section: SourceSection, settings: StoreSection) -> dict[str, Any]:

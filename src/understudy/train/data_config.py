@@ -164,16 +164,11 @@ class DataSection(ConfigModel):
             raise ValueError("give either validation_path or validation_split, not both")
         if self.validation_store is not None and (self.validation_path is not None or self.validation_split):
             raise ValueError("give one of validation_store, validation_path and validation_split")
-        if not self.stores:
-            return self
-        if self.validation_split:
+        if self.stores and self.validation_split:
             raise ValueError(
                 "validation_split would hold out rows of a store that are then counted as trained; add rows to its "
                 "split 'validation', and give validation_store"
             )
-        held_out = self.validation_store
-        if held_out is not None and any((s.path, s.split) == (held_out.path, held_out.split) for s in self.stores):
-            raise ValueError(f"the split {held_out.split!r} of {held_out.path} would be trained on and validated on")
         return self
 
     @field_validator("split_by")
