@@ -279,14 +279,21 @@ def test_a_run_goes_on_where_its_store_has_moved_to_and_with_no_other_store(base
         train(base, tmp_path / "run", **from_store(pool), **more)
     with open_store(pool, create=True) as store:
         store.add(weather_episodes())
-    with pytest.raises(
-        StoreError, match=r"pool.db: the store knows nothing of the rows that the run in .*/run has claimed"
-    ):
+    with pytest.raises(StoreError, match=r"pool.db: the store knows of no rows that the run in .*/run has claimed"):
         train(base, tmp_path / "run", **from_store(pool), **more)
     with pytest.raises(CheckpointError, match=r"data.store.split was 'train' and is 'other'"):
         train(base, tmp_path / "run", **from_store(moved, split="other"), **more)
     assert train(base, tmp_path / "run", **from_store(moved, max_trained_count=1), **more).step == 8
     assert trained(moved) == {1: 6}
+
+
+def test_a_run_that_began_with_a_file_does_not_go_on_with_a_store(base, tmp_path, pool) -> None:
+    train(base, tmp_path / "run", train={"max_steps": 2})
+    with pytest.raises(
+        StoreError, match=r"the store knows of no rows that the run in .*/run has claimed .mend: go on with"
+    ):
+        train(base, tmp_path / "run", **from_store(pool), resume="auto")
+    assert num_leased(pool) == 0
 
 
 @pytest.mark.parametrize(

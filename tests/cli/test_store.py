@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,25 @@ def test_rows_of_a_dead_owner_are_freed(pool, capsys) -> None:
     with open_store(pool) as store:
         store.claim("owner-1", limit=4)
     assert main(["store", "release", str(pool), "owner-2"]) == 2
-    assert "no rows are held by 'owner-2'. Did you mean 'owner-1'? Rows are held by: owner-1" in capsys.readouterr().err
+    said = "nothing is held by 'owner-2'. Did you mean 'owner-1'? Rows or tasks are held by: owner-1"
+    assert said in capsys.readouterr().err
     assert main(["store", "release", str(pool), "owner-1"]) == 0
     assert "4 rows are free again" in capsys.readouterr().err
     with open_store(pool) as store:
         assert len(store.free()) == 6
+
+
+def test_tasks_that_are_played_are_shown_and_freed(pool, capsys) -> None:
+    with open_store(pool) as store:
+        (weather,) = [one for _, one in store.read([1])]
+        store.claim_tasks("collector", ["a", "b"], lease_seconds=60)
+        store.finish_task("collector", replace(weather, id="a", error="the line went dead"))
+    assert main(["store", "show", str(pool)]) == 0
+    shown = capsys.readouterr().out
+    assert "1 tasks are being played by collector" in shown
+    assert "1 tasks were ended by a fault, and are no rows" in shown
+    assert main(["store", "release", str(pool), "collector"]) == 0
+    assert "0 rows and 1 tasks are free again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["show", "export", "release"])

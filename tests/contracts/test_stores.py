@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,58 @@ def test_nothing_is_lost_when_a_claimer_is_killed(store: Store, clock: Clock) ->
     assert len(store.free()) == 6
     clock.pass_(1)
     assert len(store.claim("heir").rows) == 10
+
+
+def faulty(number: int) -> Episode:
+    return replace(episode(number), error="the line went dead")
+
+
+def test_a_task_is_played_by_one_at_a_time_and_its_episode_is_there_once(store: Store) -> None:
+    tasks = ["e20", "e21", "e22", "e3"]
+    assert store.claim_tasks("a", tasks[:2], lease_seconds=LEASE) == ("e20", "e21")
+    assert store.claim_tasks("b", tasks, lease_seconds=LEASE) == ("e22",)  # e3 is there already
+    assert store.open_tasks(tasks) == ("e20", "e21", "e22")
+    assert dict(store.counts().num_tasks) == {"a": 2, "b": 1}
+    assert not store.finish_task("b", episode(20))
+    assert store.finish_task("a", episode(20), split="collected")
+    assert not store.finish_task("a", episode(20, "played again"))
+    assert store.open_tasks(tasks) == ("e21", "e22")
+    ((_, found),) = store.read(store.rows("collected"))
+    assert found == episode(20)
+    assert store.find(["e20", "e21"]) == {"e20": 13}
+    assert store.release_tasks("a") == 1
+    assert store.claim_tasks("b", tasks, lease_seconds=LEASE) == ("e21", "e22")
+
+
+def test_tasks_of_a_dead_collector_are_played_by_others_and_what_it_brings_late_is_not_taken(
+    store: Store, clock: Clock
+) -> None:
+    store.claim_tasks("a", ["e20", "e21"], lease_seconds=LEASE)
+    clock.pass_(LEASE - 1)
+    assert store.renew_tasks("a", lease_seconds=LEASE) == 2
+    clock.pass_(LEASE)
+    assert store.claim_tasks("b", ["e20", "e21"], lease_seconds=LEASE) == ("e20", "e21")
+    assert not store.finish_task("a", episode(20))
+    assert store.finish_task("b", episode(20, "of b"))
+    assert store.renew_tasks("a", lease_seconds=LEASE) == 0
+    clock.pass_(LEASE)
+    assert store.finish_task("a", episode(21))  # late, but before anybody else
+    assert not store.finish_task("b", episode(21, "of b"))
+    assert [one.trajectories for _, one in store.read(store.rows("train")[-2:])] == [
+        episode(20, "of b").trajectories,
+        episode(21).trajectories,
+    ]
+
+
+def test_what_a_fault_has_ended_is_kept_aside_and_may_be_played_again(store: Store, clock: Clock) -> None:
+    store.claim_tasks("a", ["e20", "e21"], lease_seconds=LEASE)
+    assert store.finish_task("a", faulty(20))
+    assert store.open_tasks(["e20", "e21"]) == ("e21",)
+    assert store.faults(["e20", "e21"]) == {"e20": faulty(20)}
+    assert store.counts().num_faults == 1
+    assert len(store.rows()) == 12
+    assert store.claim_tasks("b", ["e20"], lease_seconds=LEASE) == ("e20",)
+    assert store.open_tasks(["e20"]) == ("e20",)  # it is played again
+    assert store.finish_task("b", episode(20))
+    assert store.faults(["e20"]) == {}
+    assert store.claim_tasks("a", ["e20"], lease_seconds=LEASE) == ()

@@ -202,7 +202,9 @@ class RunStores:
             owner = note.claims[name]["owner"] if name in note.claims else ""
             lease_seconds = settings.lease_seconds
             with open_store(settings.path) as store:
-                claim = _claimed_before(store, owner, lease_seconds, folder, goes_on=goes_on) if earlier else None
+                claim = None
+                if earlier is not None or goes_on:
+                    claim = _claimed_before(store, owner, lease_seconds, folder, goes_on=goes_on)
                 if claim is None:
                     claim = store.claim(owner, **_selection(section, settings), lease_seconds=lease_seconds)
                 if not claim.rows:
@@ -318,9 +320,9 @@ def _claimed_before(
         return None
     if claim is None and goes_on:
         raise StoreError(
-            f"the store knows nothing of the rows that the run in {folder.path} has claimed",
+            f"the store knows of no rows that the run in {folder.path} has claimed",
             file=store.address,
-            mend="name the store that the run began with, or start anew in another output_dir",
+            mend="go on with the data that the run began with, or start anew in another output_dir",
         )
     return claim
 

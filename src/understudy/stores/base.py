@@ -6,12 +6,14 @@
 - A lease that runs out takes nothing away by itself: the rows are free to all, and stay with their owner until somebody
   claims them. Whoever lost one is told so, and by whom it was taken.
 - Every operation happens as a whole or not at all.
+
+Several collectors may also play episodes into a store. A task is known by the id of the episode that it becomes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -78,10 +80,19 @@ class SplitCounts:
 
 @dataclass(frozen=True, slots=True)
 class StoreCounts:
-    """What a store holds: the splits by name, and the leases, also those that have run out and were not taken yet."""
+    """What a store holds.
+
+    Args:
+        splits: by name.
+        leases: of rows, also those that have run out and were not taken yet.
+        num_tasks: how many tasks each collector plays at the moment.
+        num_faults: tasks whose last play was ended by a fault.
+    """
 
     splits: Mapping[str, SplitCounts]
     leases: tuple[Lease, ...]
+    num_tasks: Mapping[str, int]
+    num_faults: int
 
 
 class Store(ABC):
@@ -103,6 +114,7 @@ class Store(ABC):
 
         Raises:
             StoreError: an episode of this id is there with another content, or in another split.
+            FormatError: one cannot be written as JSON.
         """
 
     @abstractmethod
@@ -194,6 +206,41 @@ class Store(ABC):
         Raises:
             StoreError: there is no such row, or it cannot be read.
         """
+
+    @abstractmethod
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of the rows that hold these episodes, by id; those that are not there are left out."""
+
+    @abstractmethod
+    def claim_tasks(self, owner: str, ids: Sequence[str], *, lease_seconds: float) -> tuple[str, ...]:
+        """Take those tasks whose episodes are not there and that nobody else plays, and return them in their order."""
+
+    @abstractmethod
+    def renew_tasks(self, owner: str, *, lease_seconds: float) -> int:
+        """Let the owner's tasks stay its own for so long from now on, and return how many it has."""
+
+    @abstractmethod
+    def finish_task(self, owner: str, episode: Episode, *, split: str = TRAIN) -> bool:
+        """Add the episode of a task and let the task go, both or neither; one that a fault ended is kept aside instead.
+
+        Returns:
+            Whether it was taken: not where another has finished the task or plays it, because this lease had run out.
+
+        Raises:
+            FormatError: it cannot be written as JSON.
+        """
+
+    @abstractmethod
+    def release_tasks(self, owner: str) -> int:
+        """Let the owner's tasks go, unplayed, and return how many."""
+
+    @abstractmethod
+    def open_tasks(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Return those tasks that are to be played or under way: no episode is there, and no fault has ended one."""
+
+    @abstractmethod
+    def faults(self, ids: Iterable[str]) -> dict[str, Episode]:
+        """Return the last plays of tasks that were ended by a fault, by id."""
 
     @abstractmethod
     def counts(self) -> StoreCounts:

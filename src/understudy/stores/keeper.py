@@ -21,16 +21,18 @@ class LeaseKeeper:
 
     Args:
         address: the store's.
+        tasks: renew the owner's tasks, and not its rows.
 
     Attributes:
         lost: why the lease is lost; None while it is kept. Nothing is renewed from then on.
     """
 
-    def __init__(self, address: str, owner: str, *, lease_seconds: float) -> None:
+    def __init__(self, address: str, owner: str, *, lease_seconds: float, tasks: bool = False) -> None:
         self.lost: LeaseLost | None = None
         self._address = address
         self._owner = owner
         self._lease_seconds = lease_seconds
+        self._tasks = tasks
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lease of {owner}", daemon=True)
 
@@ -48,7 +50,8 @@ class LeaseKeeper:
         while not self._done.wait(self._lease_seconds / _RENEWALS_PER_LEASE):
             try:
                 with open_store(self._address) as store:
-                    store.renew(self._owner, lease_seconds=self._lease_seconds)
+                    renew = store.renew_tasks if self._tasks else store.renew
+                    renew(self._owner, lease_seconds=self._lease_seconds)
             except LeaseLost as error:
                 self.lost = error
                 log.error("%s", error)

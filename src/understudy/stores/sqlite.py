@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from understudy.errors import FormatError, StoreError, did_you_mean
@@ -74,6 +74,14 @@ _SCHEMA = (
         trained INTEGER NOT NULL DEFAULT 0,  -- 1: counted for this claim
         PRIMARY KEY (claim, position)
     ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE tasks (
+        id TEXT PRIMARY KEY,  -- of the episode that it becomes
+        owner TEXT,  -- that plays it
+        lease_until REAL NOT NULL,
+        fault TEXT  -- JSON: the last play, which a fault has ended
+    )
     """,
     "CREATE UNIQUE INDEX one_claim_an_owner ON claims (owner) WHERE closed_at IS NULL",
     "CREATE INDEX owners ON claims (owner)",
@@ -221,7 +229,7 @@ class SqliteStore(Store):
             (row,) = self._native.encode(episode).rows
             return dump_row(row).decode()
         except FormatError as error:
-            raise self._error(f"episode {episode.id!r}: {error}") from error
+            raise FormatError(f"episode {episode.id!r} cannot be stored: {error}", file=self.address) from error
 
     def _check_same(self, id: str, split: str, text: str) -> None:
         """Refuse an episode that is there as another one."""
@@ -433,6 +441,78 @@ class SqliteStore(Store):
             raise self._error(error.reason, row=number, field=error.field, mend=error.mend) from error
         return episode
 
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        with self._errors():
+            for id in ids:
+                row = self._connection.execute("SELECT number FROM rows WHERE id = ?", (_storable(id),)).fetchone()
+                if row is not None:
+                    found[id] = row[0]
+        return found
+
+    def claim_tasks(self, owner: str, ids: Sequence[str], *, lease_seconds: float) -> tuple[str, ...]:
+        with self._transaction() as db:
+            now = self._clock()
+            taken = []
+            for id in ids:
+                claimed = db.execute(
+                    "INSERT INTO tasks (id, owner, lease_until) SELECT :id, :owner, :until "
+                    "WHERE NOT EXISTS (SELECT 1 FROM rows WHERE id = :id) "
+                    "ON CONFLICT (id) DO UPDATE SET owner = :owner, lease_until = :until "
+                    "WHERE owner IS NULL OR owner = :owner OR lease_until <= :now",
+                    {"id": _storable(id), "owner": owner, "until": now + lease_seconds, "now": now},
+                )
+                taken += [id] if claimed.rowcount else []
+        return tuple(taken)
+
+    def renew_tasks(self, owner: str, *, lease_seconds: float) -> int:
+        with self._transaction() as db:
+            until = self._clock() + lease_seconds
+            return db.execute("UPDATE tasks SET lease_until = ? WHERE owner = ?", (until, owner)).rowcount
+
+    def finish_task(self, owner: str, episode: Episode, *, split: str = TRAIN) -> bool:
+        id, text = _storable(episode.id), self._encode(episode)
+        with self._transaction() as db:
+            now = self._clock()
+            held = db.execute("SELECT owner, lease_until FROM tasks WHERE id = ?", (id,)).fetchone()
+            is_others = held is not None and held[0] not in (None, owner) and held[1] > now
+            if is_others or db.execute("SELECT 1 FROM rows WHERE id = ?", (id,)).fetchone():
+                return False
+            if episode.error is not None:
+                db.execute(
+                    "INSERT INTO tasks (id, lease_until, fault) VALUES (:id, :now, :text) "
+                    "ON CONFLICT (id) DO UPDATE SET owner = NULL, lease_until = :now, fault = :text",
+                    {"id": id, "now": now, "text": text},
+                )
+                return True
+            db.execute("INSERT INTO rows (id, split, episode, added_at) VALUES (?, ?, ?, ?)", (id, split, text, now))
+            db.execute("DELETE FROM tasks WHERE id = ?", (id,))
+        return True
+
+    def release_tasks(self, owner: str) -> int:
+        with self._transaction() as db:
+            num_tasks = db.execute("UPDATE tasks SET owner = NULL WHERE owner = ?", (owner,)).rowcount
+            db.execute("DELETE FROM tasks WHERE owner IS NULL AND fault IS NULL")
+        return num_tasks
+
+    def open_tasks(self, ids: Sequence[str]) -> tuple[str, ...]:
+        with self._errors(), self._reading() as db:
+            values = {"now": self._clock()}
+            closed = (
+                "SELECT 1 FROM tasks WHERE id = :id AND fault IS NOT NULL AND (owner IS NULL OR lease_until <= :now)"
+            )
+            is_closed = f"SELECT EXISTS (SELECT 1 FROM rows WHERE id = :id) OR EXISTS ({closed})"
+            return tuple(id for id in ids if not db.execute(is_closed, values | {"id": _storable(id)}).fetchone()[0])
+
+    def faults(self, ids: Iterable[str]) -> dict[str, Episode]:
+        found: dict[str, Episode] = {}
+        with self._errors():
+            for id in ids:
+                row = self._connection.execute("SELECT fault FROM tasks WHERE id = ?", (_storable(id),)).fetchone()
+                if row is not None and row[0] is not None:
+                    (found[id],) = self._native.decode(parse_row(row[0].encode()), id=id)
+        return found
+
     def counts(self) -> StoreCounts:
         values = {"now": self._clock()}
         with self._errors(), self._reading() as db:
@@ -452,11 +532,18 @@ class SqliteStore(Store):
                 "SELECT owner, claims.split, count(*), claimed_at, lease_until FROM rows "
                 "JOIN claims ON claims.number = rows.claim GROUP BY claims.number ORDER BY claims.number"
             ).fetchall()
+            num_tasks = dict(
+                db.execute(
+                    "SELECT owner, count(*) FROM tasks WHERE owner IS NOT NULL AND lease_until > :now GROUP BY owner",
+                    values,
+                ).fetchall()
+            )
+            (num_faults,) = db.execute("SELECT count(*) FROM tasks WHERE fault IS NOT NULL").fetchone()
         splits = {
             name: SplitCounts(sum(by_count.values()), leased.get(name, 0), by_count)
             for name, by_count in trained.items()
         }
-        return StoreCounts(splits, tuple(Lease(*lease) for lease in leases))
+        return StoreCounts(splits, tuple(Lease(*lease) for lease in leases), num_tasks, num_faults)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -1,4 +1,4 @@
-"""Show what a store holds: rows by split, how often they were trained, and who holds rows until when.
+"""Show what a store holds: rows by split, how often they were trained, who holds rows until when, and who plays tasks.
 
 A lease that has run out is shown until somebody claims its rows: they are free, and still their owner's if it comes
 back first.
@@ -56,6 +56,10 @@ def _show(address: str, counts: StoreCounts, now: float) -> None:
     for name, found in counts.splits.items():
         splits.add_row(name, f"{found.num_rows:,}", f"{found.num_leased:,}", _trained(found.num_by_trained_count))
     console.print(splits)
+    for owner, number in counts.num_tasks.items():
+        console.print(f"{number:,} tasks are being played by {owner}", markup=False, soft_wrap=True)
+    if counts.num_faults:
+        console.print(f"{counts.num_faults:,} tasks were ended by a fault, and are no rows")
     if not counts.leases:
         console.print("nobody holds rows")
         return
