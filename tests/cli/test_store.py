@@ -116,8 +116,8 @@ def test_tasks_that_are_played_are_shown_and_freed(pool, capsys) -> None:
         store.finish_task("collector", replace(weather, id="a", error="the line went dead"))
     assert main(["store", "show", str(pool)]) == 0
     shown = capsys.readouterr().out
-    assert "1 tasks are being played by collector" in shown
-    assert "1 tasks were ended by a fault, and are no rows" in shown
+    assert "tasks being played by collector: 1" in shown
+    assert "tasks ended by a fault, which are no rows: 1" in shown
     assert main(["store", "release", str(pool), "collector"]) == 0
     assert "0 rows and 1 tasks are free again" in capsys.readouterr().err
 

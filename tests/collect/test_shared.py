@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -126,6 +127,13 @@ def test_what_a_fault_has_ended_is_no_row_and_is_played_again_by_the_next_start(
     second = share(tmp_path / "run", pool, **settings)
     assert (second.num_errors, second.num_played) == (0, first.num_errors)
     assert num_rows(pool) == NUM
+
+
+def test_a_notebook_shares_too(tmp_path) -> None:
+    async def cell() -> CollectResult:
+        return share(tmp_path / "run", tmp_path / "pool.db")
+
+    assert asyncio.run(cell()).num_played == NUM
 
 
 def test_a_collection_does_not_change_where_it_plays_into(tmp_path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -40,13 +41,14 @@ class SharedJournal:
         self.num_played = 0
         self._config = config
         self._ids = ids
-        self._store = open_store(config.path, create=True)
+        self._open = ExitStack()
+        self._store = self._open.enter_context(open_store(config.path, create=True))
         # One process at a time holds the folder, so what stands under this name is what a kill has left.
         self._owner = f"{platform.node()}:{folder.resolve()}"
         self._store.release_tasks(self._owner)
         self._rows = self._store.find(ids)
-        self._keeper = LeaseKeeper(config.path, self._owner, lease_seconds=config.lease_seconds, tasks=True)
-        self._keeper.__enter__()
+        keeper = LeaseKeeper(config.path, self._owner, lease_seconds=config.lease_seconds, tasks=True)
+        self._open.enter_context(keeper)
 
     def __contains__(self, id: str) -> bool:
         """Say whether an episode is there and was not ended by a fault."""
@@ -111,6 +113,5 @@ class SharedJournal:
 
     def close(self) -> None:
         """Let go what is under way."""
-        self._keeper.__exit__(None, None, None)
-        self._store.release_tasks(self._owner)
-        self._store.close()
+        with self._open:
+            self._store.release_tasks(self._owner)

@@ -98,8 +98,8 @@ class StoreCounts:
 class Store(ABC):
     """Episodes as rows that are trained; see the module's docstring for what is promised.
 
-    Rows are known by their numbers, which grow in the order in which rows are added. A store belongs to the thread that
-    opened it.
+    Rows are known by their numbers, which grow in the order in which rows are added. One thread at a time uses an
+    open store.
 
     Args:
         address: where it is, as the user named it.

@@ -169,7 +169,9 @@ class SqliteStore(Store):
         if not create and not Path(path).is_file():
             raise self._error("there is no store", mend=f"understudy store add {path} DATA … makes one")
         with self._errors():
-            self._connection = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None)
+            self._connection = sqlite3.connect(
+                path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False
+            )
         try:
             self._open(create=create)
         except BaseException:

@@ -57,9 +57,9 @@ def _show(address: str, counts: StoreCounts, now: float) -> None:
         splits.add_row(name, f"{found.num_rows:,}", f"{found.num_leased:,}", _trained(found.num_by_trained_count))
     console.print(splits)
     for owner, number in counts.num_tasks.items():
-        console.print(f"{number:,} tasks are being played by {owner}", markup=False, soft_wrap=True)
+        console.print(f"tasks being played by {owner}: {number:,}", markup=False, soft_wrap=True)
     if counts.num_faults:
-        console.print(f"{counts.num_faults:,} tasks were ended by a fault, and are no rows")
+        console.print(f"tasks ended by a fault, which are no rows: {counts.num_faults:,}")
     if not counts.leases:
         console.print("nobody holds rows")
         return
