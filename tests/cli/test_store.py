@@ -45,6 +45,18 @@ def test_an_id_that_is_taken_is_named_and_what_was_added_before_stays(pool, tmp_
     assert f"error: {pool}:2: id: episode 'weather-2' is there already, with another content (mend: " in account
 
 
+def test_rows_without_an_id_are_known_by_their_content(tmp_path, capsys, monkeypatch) -> None:
+    rows, pool = tmp_path / "rows.jsonl", tmp_path / "pool.db"
+    new = '{"messages": [{"role": "user", "content": "%s"}, {"role": "assistant", "content": "b"}]}\n'
+    rows.write_text(new % 1 + new % 2)
+    monkeypatch.chdir(tmp_path)
+    assert main(["store", "add", str(pool), "rows.jsonl"]) == 0
+    rows.write_text(new % 0 + new % 1 + new % 2)
+    for name in ("./rows.jsonl", str(rows)):
+        assert main(["store", "add", str(pool), name]) == 0
+    assert "added 0 episodes to the split 'train'; 3 were there already. It has: train 3" in capsys.readouterr().err
+
+
 def test_bad_rows_are_passed_over_and_kept_where_that_is_asked_for(pool, tmp_path, capsys) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"messages": 7}\n')

@@ -1,15 +1,18 @@
 """Add episodes to a store, from any format; the store is made where there is none.
 
 A row of a store is an episode, known by its id. Adding the same episode again changes nothing, so a command that was
-stopped is simply given again. An id that is there with another content, or in another split, is an error.
+stopped is simply given again. An id that is there with another content, or in another split, is an error. Rows without
+an id are known by their content.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from understudy.cli.console import messages
@@ -51,9 +54,24 @@ def run(args: argparse.Namespace) -> int:
     rejects = args.rejects or f"{args.store}.rejects.jsonl"
     reader = open_source(args, rejects=rejects)
     with open_store(args.store, create=True) as store:
-        _add(store, episodes_with_progress(reader, args, "adding"), args.split, is_new=is_new)
+        episodes = (_known_by_content(e, reader.place) for e in episodes_with_progress(reader, args, "adding"))
+        _add(store, episodes, args.split, is_new=is_new)
     show_rejected(reader, rejects)
     return 0
+
+
+def _known_by_content(episode: Episode, place: str) -> Episode:
+    """Return an episode that is known by its content where its row had no id.
+
+    The reader knows it by its place, which is another one when the same file is named in another way.
+    """
+    if not episode.id.startswith(place):
+        return episode
+    from understudy.formats import get_format
+    from understudy.formats.rows import dump_row
+
+    (row,) = get_format("native").encode(replace(episode, id="")).rows
+    return replace(episode, id=hashlib.sha256(dump_row(row)).hexdigest()[:20])
 
 
 def _add(store: Store, episodes: Iterable[Episode], split: str, *, is_new: bool) -> None:
