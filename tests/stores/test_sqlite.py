@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -98,6 +100,23 @@ def test_a_disk_that_is_full_loses_nothing(path: Path) -> None:
         with pytest.raises(StoreError, match=r"pool.db: the disk is full"):
             store.add([episode(number, "x" * 10_000) for number in range(10, 20)])
         assert len(store.rows()) == 3
+
+
+def die_within_a_transaction(path: Path) -> None:
+    with SqliteStore(path) as store:
+        store._connection.execute("BEGIN IMMEDIATE")
+        store._connection.execute("UPDATE rows SET trained_count = 7")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_kill_cuts_off_has_not_happened_and_locks_nobody_out(path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=die_within_a_transaction, args=(path,))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    with SqliteStore(path, timeout_seconds=0.05) as store:
+        assert store.counts().splits["train"].num_by_trained_count == {0: 3}
+        assert len(store.claim("a").rows) == 3
 
 
 def test_a_row_that_was_damaged_is_named(path: Path) -> None:

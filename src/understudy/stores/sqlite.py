@@ -1,4 +1,4 @@
-"""The embedded store: one file of SQLite, for any number of processes of one machine.
+"""The embedded store: rows, claims and tasks in one file of SQLite, for any number of processes of one machine.
 
 A claim is a list of rows that never changes; `rows.claim` says which claim holds a row now. So whatever happens to a
 lease, its owner's rows and their order are known, and what others took of them can be told.
@@ -6,14 +6,12 @@ lease, its owner's rows and their order are known, and what others took of them 
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from understudy.errors import FormatError, StoreError, did_you_mean
+from understudy.errors import FormatError, did_you_mean
 from understudy.formats import get_format
 from understudy.formats.rows import dump_row, parse_row
 from understudy.types import Episode
@@ -29,66 +27,11 @@ from .base import (
     Store,
     StoreCounts,
 )
+from .sqlite_file import DEFAULT_TIMEOUT_SECONDS, SqliteFile
 from .times import show_time
 
-SCHEMA_VERSION = 1
-"""Is kept in the file as SQLite's ``user_version``."""
-
-APPLICATION_ID = 0x554E4453
-"""Tells our files from all other databases: "UNDS", kept as SQLite's ``application_id``."""
-
-DEFAULT_TIMEOUT_SECONDS = 60.0
 _ROWS_AT_ONCE = 256
 _MAX_NAMES_SHOWN = 3
-
-_SCHEMA = (
-    """
-    CREATE TABLE claims (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        owner TEXT NOT NULL,
-        split TEXT NOT NULL,
-        claimed_at REAL NOT NULL,  -- times are seconds since 1970
-        lease_until REAL NOT NULL,
-        closed_at REAL,  -- acknowledged or released
-        acknowledged INTEGER NOT NULL DEFAULT 0
-    )
-    """,
-    """
-    CREATE TABLE rows (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,  -- the episode's
-        split TEXT NOT NULL,
-        episode TEXT NOT NULL,  -- JSON: a row of the format "native"
-        added_at REAL NOT NULL,
-        trained_count INTEGER NOT NULL DEFAULT 0,
-        trained_at REAL,
-        claim INTEGER REFERENCES claims (number)  -- that holds it
-    )
-    """,
-    """
-    CREATE TABLE claim_rows (
-        claim INTEGER NOT NULL REFERENCES claims (number),
-        position INTEGER NOT NULL,
-        row INTEGER NOT NULL REFERENCES rows (number),
-        trained_count INTEGER NOT NULL,  -- the row's, when it was claimed
-        trained INTEGER NOT NULL DEFAULT 0,  -- 1: counted for this claim
-        PRIMARY KEY (claim, position)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE tasks (
-        id TEXT PRIMARY KEY,  -- of the episode that it becomes
-        owner TEXT,  -- that plays it
-        lease_until REAL NOT NULL,
-        fault TEXT  -- JSON: the last play, which a fault has ended
-    )
-    """,
-    "CREATE UNIQUE INDEX one_claim_an_owner ON claims (owner) WHERE closed_at IS NULL",
-    "CREATE INDEX owners ON claims (owner)",
-    "CREATE INDEX least_trained ON rows (split, trained_count, number)",
-    "CREATE INDEX held ON rows (claim)",
-    "CREATE INDEX claims_of_a_row ON claim_rows (row)",
-)
 
 _FREE = """
     SELECT number FROM rows
@@ -117,29 +60,6 @@ _TAKERS = f"""
     ORDER BY claims.number
 """
 
-_MENDS = {
-    sqlite3.SQLITE_BUSY: (
-        "another process has kept it locked for {timeout:g} seconds",
-        "look who has it open; a file system without locks, as over a network, cannot hold a store",
-    ),
-    sqlite3.SQLITE_LOCKED: ("it is locked", "try again"),
-    sqlite3.SQLITE_READONLY: (
-        "it cannot be written to",
-        "make the file and its folder writable, or copy it to a disk that is; reading needs that too",
-    ),
-    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "look whether its folder is there and can be written to"),
-    sqlite3.SQLITE_PERM: ("it may not be opened", "look at the permissions of the file and its folder"),
-    sqlite3.SQLITE_FULL: ("the disk is full", "make room, then try again; nothing of what failed was written"),
-    sqlite3.SQLITE_NOTADB: (
-        "it is no store, but a file of another kind",
-        "name another file: understudy store add makes a store of any data",
-    ),
-    sqlite3.SQLITE_CORRUPT: ("it is damaged", "save what can be saved with sqlite3 FILE .recover, or make it anew"),
-    sqlite3.SQLITE_TOOBIG: ("an episode is larger than a row can be", "cut it"),
-    sqlite3.SQLITE_IOERR: ("it cannot be read or written", "look at the disk"),
-}
-"""SQLite's primary result code -> (what is wrong, the mend)."""
-
 
 class SqliteStore(Store):
     """See the module's docstring.
@@ -163,59 +83,18 @@ class SqliteStore(Store):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(str(path))
-        self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._native = get_format("native")
-        if not create and not Path(path).is_file():
-            raise self._error("there is no store", mend=f"understudy store add {path} DATA … makes one")
-        with self._errors():
-            self._connection = sqlite3.connect(
-                path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False
-            )
-        try:
-            self._open(create=create)
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _open(self, *, create: bool) -> None:
-        """Hold the file against what a store is, and make it one where it is empty and that is wanted."""
-        with self._errors():
-            if create and self._is_empty():
-                with self._transaction():
-                    if self._is_empty():  # another process may have been faster
-                        for statement in _SCHEMA:
-                            self._connection.execute(statement)
-                        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            if self._pragma("application_id") != APPLICATION_ID:
-                reason, mend = _MENDS[sqlite3.SQLITE_NOTADB]
-                raise self._error(reason, mend=mend)
-            version = self._pragma("user_version")
-            if version != SCHEMA_VERSION:
-                raise self._error(
-                    f"the store has schema version {version}, this Understudy reads {SCHEMA_VERSION}",
-                    mend="install the version of Understudy that made it",
-                )
-            if self._pragma("journal_mode") != "wal":
-                with contextlib.suppress(sqlite3.OperationalError):  # works without, but readers wait for writers
-                    self._connection.execute("PRAGMA journal_mode = WAL")
-
-    def _is_empty(self) -> bool:
-        return self._pragma("schema_version") == 0 and self._pragma("application_id") == 0
-
-    def _pragma(self, name: str) -> int | str:
-        (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
-        found: int | str = value
-        return found
+        self._file = SqliteFile(path, create=create, timeout_seconds=timeout_seconds)
+        self._connection = self._file.connection
 
     def close(self) -> None:
-        self._connection.close()
+        self._file.close()
 
     def add(self, episodes: Iterable[Episode], *, split: str = TRAIN) -> Added:
         rows = [(_storable(episode.id), self._encode(episode)) for episode in episodes]
         num_added, now = 0, self._clock()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             for id, text in rows:
                 added = db.execute(
                     "INSERT INTO rows (id, split, episode, added_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
@@ -240,13 +119,13 @@ class SqliteStore(Store):
         ).fetchone()
         if held != text:
             mend = "give it another id, or leave it out; an episode in a store never changes"
-            raise self._error(
+            raise self._file.error(
                 f"episode {id!r} is there already, with another content", row=number, field="id", mend=mend
             )
         if held_split != split:
             mend = "what is validated on must not be trained on: leave it out of one of the two"
             reason = f"episode {id!r} is there already, in the split {held_split!r} and not {split!r}"
-            raise self._error(reason, row=number, field="split", mend=mend)
+            raise self._file.error(reason, row=number, field="split", mend=mend)
 
     def claim(
         self,
@@ -258,13 +137,13 @@ class SqliteStore(Store):
         retrained_interval_seconds: float | None = None,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
     ) -> Claim:
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             now = self._clock()
             held = db.execute("SELECT number, split FROM claims WHERE owner = ? AND closed_at IS NULL", (owner,))
             if found := held.fetchone():
                 if found[1] != split:
                     reason = f"{owner!r} holds rows of the split {found[1]!r} and asks for {split!r}"
-                    raise self._error(reason, mend="acknowledge or release them first")
+                    raise self._file.error(reason, mend="acknowledge or release them first")
                 return self._take_again(found[0], owner, now, lease_seconds)
             rows = self._free(now, split, limit, max_trained_count, retrained_interval_seconds)
             if rows:
@@ -288,7 +167,7 @@ class SqliteStore(Store):
         max_trained_count: int | None = None,
         retrained_interval_seconds: float | None = None,
     ) -> tuple[int, ...]:
-        with self._errors():
+        with self._file.errors():
             return self._free(self._clock(), split, limit, max_trained_count, retrained_interval_seconds)
 
     def _free(
@@ -304,15 +183,15 @@ class SqliteStore(Store):
         return tuple(number for (number,) in self._connection.execute(_FREE, values))
 
     def resume(self, owner: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS) -> Claim | None:
-        with self._transaction():
+        with self._file.transaction():
             found = self._last_claim(owner)
             return None if found is None else self._take_again(found[0], owner, self._clock(), lease_seconds)
 
     def renew(self, owner: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS) -> float:
-        with self._transaction():
+        with self._file.transaction():
             found = self._last_claim(owner)
             if found is None:
-                raise self._error(f"{owner!r} holds no rows", mend=self._how_to_claim(owner))
+                raise self._file.error(f"{owner!r} holds no rows", mend=self._how_to_claim(owner))
             claim, closed_at, _ = found
             if closed_at is not None:
                 reason = f"{owner!r} holds no rows: they were released or acknowledged at {show_time(closed_at)}"
@@ -320,10 +199,10 @@ class SqliteStore(Store):
             return self._take_again(claim, owner, self._clock(), lease_seconds).lease_until
 
     def acknowledge(self, owner: str, rows: Collection[int] | None = None) -> int:
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             found = self._last_claim(owner)
             if found is None:
-                raise self._error(f"{owner!r} has claimed no rows", mend=self._how_to_claim(owner))
+                raise self._file.error(f"{owner!r} has claimed no rows", mend=self._how_to_claim(owner))
             claim, _, is_acknowledged = found
             if is_acknowledged:
                 return 0
@@ -333,7 +212,7 @@ class SqliteStore(Store):
                 db.execute("SELECT row, trained FROM claim_rows WHERE claim = ?", (claim,)).fetchall()
             )
             if strangers := sorted(set(rows or ()) - claimed.keys()):
-                raise self._error(f"{owner!r} has not claimed this row", row=strangers[0])
+                raise self._file.error(f"{owner!r} has not claimed this row", row=strangers[0])
             counted = [row for row, trained in claimed.items() if not trained and (rows is None or row in rows)]
             db.executemany(
                 "UPDATE rows SET trained_count = trained_count + 1, trained_at = ? WHERE number = ?",
@@ -347,7 +226,7 @@ class SqliteStore(Store):
         return len(counted)
 
     def release(self, owner: str) -> int:
-        with self._transaction():
+        with self._file.transaction():
             found = self._last_claim(owner)
             return self._let_go(found[0], self._clock()) if found is not None and found[1] is None else 0
 
@@ -411,7 +290,7 @@ class SqliteStore(Store):
         return f"claim some first.{did_you_mean(owner, owners)}"
 
     def rows(self, split: str | None = None, *, through: int | None = None) -> tuple[int, ...]:
-        with self._errors():
+        with self._file.errors():
             found = self._connection.execute(
                 "SELECT number FROM rows WHERE (:split IS NULL OR split = :split) "
                 "AND (:through IS NULL OR number <= :through) ORDER BY number",
@@ -424,7 +303,7 @@ class SqliteStore(Store):
         for start in range(0, len(wanted), _ROWS_AT_ONCE):
             part = wanted[start : start + _ROWS_AT_ONCE]
             marks = ", ".join("?" * len(part))
-            with self._errors():
+            with self._file.errors():
                 found: dict[int, tuple[str, str]] = {
                     number: (id, text)
                     for number, id, text in self._connection.execute(
@@ -433,19 +312,19 @@ class SqliteStore(Store):
                 }
             for number in part:
                 if number not in found:
-                    raise self._error("there is no such row", row=number)
+                    raise self._file.error("there is no such row", row=number)
                 yield number, self._decode(number, *found[number])
 
     def _decode(self, number: int, id: str, text: str) -> Episode:
         try:
             (episode,) = self._native.decode(parse_row(text.encode()), id=id)
         except FormatError as error:
-            raise self._error(error.reason, row=number, field=error.field, mend=error.mend) from error
+            raise self._file.error(error.reason, row=number, field=error.field, mend=error.mend) from error
         return episode
 
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         found: dict[str, int] = {}
-        with self._errors():
+        with self._file.errors():
             for id in ids:
                 row = self._connection.execute("SELECT number FROM rows WHERE id = ?", (_storable(id),)).fetchone()
                 if row is not None:
@@ -453,7 +332,7 @@ class SqliteStore(Store):
         return found
 
     def claim_tasks(self, owner: str, ids: Sequence[str], *, lease_seconds: float) -> tuple[str, ...]:
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             now = self._clock()
             taken = []
             for id in ids:
@@ -468,13 +347,13 @@ class SqliteStore(Store):
         return tuple(taken)
 
     def renew_tasks(self, owner: str, *, lease_seconds: float) -> int:
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             until = self._clock() + lease_seconds
             return db.execute("UPDATE tasks SET lease_until = ? WHERE owner = ?", (until, owner)).rowcount
 
     def finish_task(self, owner: str, episode: Episode, *, split: str = TRAIN) -> bool:
         id, text = _storable(episode.id), self._encode(episode)
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             now = self._clock()
             held = db.execute("SELECT owner, lease_until FROM tasks WHERE id = ?", (id,)).fetchone()
             is_others = held is not None and held[0] not in (None, owner) and held[1] > now
@@ -492,13 +371,13 @@ class SqliteStore(Store):
         return True
 
     def release_tasks(self, owner: str) -> int:
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             num_tasks = db.execute("UPDATE tasks SET owner = NULL WHERE owner = ?", (owner,)).rowcount
             db.execute("DELETE FROM tasks WHERE owner IS NULL AND fault IS NULL")
         return num_tasks
 
     def open_tasks(self, ids: Sequence[str]) -> tuple[str, ...]:
-        with self._errors(), self._reading() as db:
+        with self._file.errors(), self._file.reading() as db:
             values = {"now": self._clock()}
             closed = (
                 "SELECT 1 FROM tasks WHERE id = :id AND fault IS NOT NULL AND (owner IS NULL OR lease_until <= :now)"
@@ -508,7 +387,7 @@ class SqliteStore(Store):
 
     def faults(self, ids: Iterable[str]) -> dict[str, Episode]:
         found: dict[str, Episode] = {}
-        with self._errors():
+        with self._file.errors():
             for id in ids:
                 row = self._connection.execute("SELECT fault FROM tasks WHERE id = ?", (_storable(id),)).fetchone()
                 if row is not None and row[0] is not None:
@@ -517,7 +396,7 @@ class SqliteStore(Store):
 
     def counts(self) -> StoreCounts:
         values = {"now": self._clock()}
-        with self._errors(), self._reading() as db:
+        with self._file.errors(), self._file.reading() as db:
             trained: dict[str, dict[int, int]] = defaultdict(dict)
             for split, count, num_rows in db.execute(
                 "SELECT split, trained_count, count(*) FROM rows GROUP BY 1, 2 ORDER BY 1, 2"
@@ -546,43 +425,6 @@ class SqliteStore(Store):
             for name, by_count in trained.items()
         }
         return StoreCounts(splits, tuple(Lease(*lease) for lease in leases), num_tasks, num_faults)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Do what the block does as a whole or not at all, while no other process writes."""
-        with self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """See one moment of the store for the length of the block."""
-        self._connection.execute("BEGIN")
-        try:
-            yield self._connection
-        finally:
-            self._connection.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Say in our words what SQLite says."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes stand above the primary one
-            reason, mend = _MENDS.get(code, (f"SQLite says: {error}", None))
-            raise self._error(reason.format(timeout=self._timeout_seconds), mend=mend) from error
-
-    def _error(
-        self, reason: str, *, row: int | None = None, field: str | None = None, mend: str | None = None
-    ) -> StoreError:
-        return StoreError(reason, file=self.address, row=row, field=field, mend=mend)
 
 
 def _storable(text: str) -> str:
