@@ -77,7 +77,10 @@ _MENDS = {
         "it cannot be written to",
         "make the file and its folder writable, or copy it to a disk that is; reading needs that too",
     ),
-    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "look whether its folder is there and can be written to"),
+    sqlite3.SQLITE_CANTOPEN: (
+        "it cannot be opened",
+        "look whether its folder is there and can be written to, which reading needs too",
+    ),
     sqlite3.SQLITE_PERM: ("it may not be opened", "look at the permissions of the file and its folder"),
     sqlite3.SQLITE_FULL: ("the disk is full", "make room, then try again; nothing of what failed was written"),
     sqlite3.SQLITE_NOTADB: (
