@@ -72,6 +72,9 @@ TABLES: dict[str, dict[str, str]] = {
         "environment": "understudy.world_models.scorers:EnvironmentScorer",
         "text": "understudy.world_models.scorers:TextScorer",
     },
+    "stores": {
+        "sqlite": "understudy.stores.sqlite:SqliteStore",
+    },
     "objectives": {
         "behavioral_cloning": "understudy.objectives.behavioral_cloning:BehavioralCloning",
         "world_model": "understudy.objectives.world_model:WorldModel",

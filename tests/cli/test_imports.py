@@ -23,7 +23,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert heavy_modules_after("import understudy") == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], *([*verb.split(), "--help"] for verb in VERBS)])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert heavy_modules_after(f"from understudy.cli.main import main; main({arguments!r})") == []
 

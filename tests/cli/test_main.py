@@ -33,7 +33,7 @@ def test_no_arguments_print_the_help_and_are_an_error(capsys) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_with_examples_and_exit_statuses(verb: str, capsys) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     module = importlib.import_module(VERBS[verb][0])
@@ -52,6 +52,8 @@ def test_the_version_is_the_package_s(capsys) -> None:
     ("arguments", "words"),
     [
         (["convrt"], "unknown command 'convrt'. Did you mean 'convert'?"),
+        (["store"], "'store' alone is no command. Known: store add, store export, store release, store show"),
+        (["store", "ad"], "unknown command 'store ad'. Did you mean 'store add'?"),
         (["--hlp"], "unknown option '--hlp'. Did you mean '--help'?"),
         (["stats", "x", "--jsn"], "unknown option '--jsn'. Did you mean '--json'?"),
         (["stats", "x", "--modle=m"], "unknown option '--modle'. Did you mean '--model'?"),

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.running import files_in, python_in, run
 from tests.end_to_end.test_readme import ROOT, commands_in, differs
 
-NAMES = ("environments", "collecting", "evaluating", "pipeline", "world_models", "iterations")
+NAMES = ("environments", "collecting", "evaluating", "pipeline", "world_models", "iterations", "stores")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -258,3 +258,13 @@ def test_memory_does_not_grow_with_the_file(folder: Path) -> None:
             assert count == num_rows
             peaks[suffix, num_rows] = peak
         assert peaks[suffix, 16000] < peaks[suffix, 4000] * 1.15, "kilobytes, for 20 MB and 80 MB of rows"
+
+
+def test_a_database_is_told_from_rows(tmp_path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "pool.db") as connection:
+        connection.execute("CREATE TABLE rows (x)")
+    connection.close()
+    with pytest.raises(FormatError, match=r"pool.db:1: the file is a database of SQLite, not rows .*store export"):
+        list(read_rows(tmp_path / "pool.db"))

@@ -16,10 +16,11 @@ from understudy.formats import EpisodeReader, Format, Row, detect, get_format, l
 from understudy.formats.dataset_info import split_reference
 from understudy.formats.detect import NUM_SNIFFED_ROWS
 from understudy.train.data import EpisodeSource
-from understudy.train.data_config import DataSection, Paths
+from understudy.train.data_config import DataSection, Paths, SourceSection
 from understudy.types import Episode
 
 from .converted import ConvertedRecords, as_row
+from .stores import RunStores
 
 Dataset = str | Path | Iterable[Any]
 """Files, or anything that gives episodes or rows: a list, a generator, a PyTorch or Hugging Face dataset."""
@@ -32,18 +33,22 @@ def open_sources(
     train_dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     converted: ConvertedRecords | None = None,
+    stores: RunStores | None = None,
 ) -> list[EpisodeSource]:
-    """Return what to train and to validate on. Files are looked for now, and read later.
+    """Return what to train and to validate on. Files and stores are looked for now, and read later.
 
     Args:
         train_dataset, eval_dataset: in place of what the config names.
         converted: makes episodes of each record, in place of a format.
+        stores: what is claimed of the config's stores; None reads what could be claimed.
 
     Raises:
         ConfigError: data is given twice or not at all, it is said twice how records are read, or a file would be both
             trained and validated on.
         FormatError: a path leads to no file.
+        StoreError: a store cannot be opened.
     """
+    stores = stores or RunStores(config)
     sections = config.by_name()
     if train_dataset is not None and sections:
         raise ConfigError("data is given twice: as train_dataset, and in the config's data section")
@@ -57,7 +62,7 @@ def open_sources(
     else:
         sources = [
             replace(
-                _source(name, section.path, section.format, section.max_samples, config, converted),
+                _source_of(name, section, config, converted, stores),
                 ratio=section.ratio,
                 agents=section.agents,
                 policies=section.policies,
@@ -65,7 +70,7 @@ def open_sources(
             for name, section in sections.items()
         ]
     if not sources:
-        raise ConfigError("there is no data: set data.path, or data.sources")
+        raise ConfigError("there is no data: set data.path, data.store or data.sources")
     validation: EpisodeSource | None = None
     if eval_dataset is not None:
         given = config.format if config.validation_format == "auto" else config.validation_format
@@ -74,10 +79,25 @@ def open_sources(
         path, given = config.validation_path, config.validation_format
         validation = _source("validation", path, given, None, config, converted)
     if validation is not None:
-        trained = [section.path for section in sections.values()] if train_dataset is None else [train_dataset]
+        files = [section.path for section in sections.values() if section.path is not None]
+        trained = files if train_dataset is None else [train_dataset]
         _check_sides(trained, config.validation_path if eval_dataset is None else eval_dataset)
+    elif config.validation_store is not None:
+        validation = EpisodeSource("validation", stores.validation())
+    if validation is not None:
         sources.append(replace(validation, held_out=True, agents=config.agents, policies=config.policies))
     return sources
+
+
+def _source_of(
+    name: str, section: SourceSection, config: DataSection, converted: ConvertedRecords | None, stores: RunStores
+) -> EpisodeSource:
+    """Return the source that a section of the config names."""
+    if section.path is not None:
+        return _source(name, section.path, section.format, section.max_samples, config, converted)
+    if converted is not None:
+        raise ConfigError(f"{name}: a store holds episodes, and convert_record_to_data_func makes them; leave one out")
+    return EpisodeSource(name, stores.episodes(name))
 
 
 def _check_sides(trained: Iterable[Dataset | Paths], validated: Dataset | Paths | None) -> None:

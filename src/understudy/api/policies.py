@@ -15,6 +15,7 @@ from understudy.train.launch import rank
 
 from .converted import ConvertedRecords, ConvertRecord
 from .datasets import Dataset, open_sources
+from .stores import RunStores
 
 if TYPE_CHECKING:
     from understudy.train.run import TrainResult
@@ -30,21 +31,23 @@ def plan_policies(
     train_dataset: Dataset | None = None,
     eval_dataset: Dataset | None = None,
     convert: ConvertRecord | None = None,
+    stores: RunStores | None = None,
 ) -> dict[str, Planned]:
     """Return what is to be trained, by policy; one model for all has an empty name.
 
     Args:
         train_dataset, eval_dataset, convert: see `train`.
+        stores: see `open_sources`; the policies share what is claimed.
 
     Raises:
-        ConfigError, FormatError: as `open_sources`.
+        ConfigError, FormatError, StoreError: as `open_sources`.
     """
     if config.policies is not None:
         train_dataset, eval_dataset = _repeatable(train_dataset), _repeatable(eval_dataset)
     planned: dict[str, Planned] = {}
     for name, one in config.by_policy().items():
         converted = None if convert is None else ConvertedRecords(convert, one)
-        planned[name] = (one, open_sources(one.data, train_dataset, eval_dataset, converted))
+        planned[name] = (one, open_sources(one.data, train_dataset, eval_dataset, converted, stores))
     return planned
 
 

@@ -21,7 +21,8 @@ from understudy.types import Episode, tools_to_openai
 
 from .converted import ConvertRecord
 from .datasets import Dataset
-from .policies import check_same_policies, plan_policies, train_in_turn
+from .policies import Planned, check_same_policies, plan_policies, train_in_turn
+from .stores import Note, RunStores
 
 if TYPE_CHECKING:
     from understudy.train.estimate import DryRun
@@ -62,7 +63,8 @@ def train(
         UnderstudyError: whatever cannot work, with its mend.
     """
     checked = read_config(config, overrides)
-    planned = plan_policies(checked, train_dataset, eval_dataset, convert_record_to_data_func)
+    stores = RunStores(checked.data)
+    planned = plan_policies(checked, train_dataset, eval_dataset, convert_record_to_data_func, stores)
     for one, sources in planned.values():
         check_training(one, sources)
 
@@ -71,9 +73,13 @@ def train(
 
     with without_bars(), process_group(training_device(checked.train.device)):
         if checked.policies is None:
-            return _train_one(*planned[""], overwrite=overwrite)
-        train_all = partial(train_in_turn, checked, planned, _train_one)
-        return train_all() if rank() != 0 else _in_folder(checked, lambda _: train_all(), overwrite=overwrite)
+            run = partial(_train, *planned[""], stores)
+        else:
+            run = partial(_train_policies, checked, planned, stores)
+        if rank() == 0:
+            return _in_folder(checked, run, stores, overwrite=overwrite)
+        stores.share()
+        return run(None)
 
 
 def dry_run(
@@ -138,22 +144,34 @@ def read_config(config: AnyConfig, overrides: Sequence[str] = ()) -> TrainConfig
     return config_from_dict(TrainConfig, config, overrides)
 
 
-def _train_one(config: TrainConfig, sources: Sequence[EpisodeSource], *, overwrite: bool = False) -> TrainResult:
-    """Train one model, on the main rank within its run's folder."""
-    if rank() != 0:
-        return _train(config, sources, None)
-    return _in_folder(config, lambda folder: _train(config, sources, folder), overwrite=overwrite)
+def _train_policies(
+    config: TrainConfig, planned: Mapping[str, Planned], stores: RunStores, folder: RunFolder | None
+) -> TrainResult:
+    """Train each policy, on the main rank within a folder of its own."""
+
+    def train_one(one: TrainConfig, sources: Sequence[EpisodeSource]) -> TrainResult:
+        run = partial(_train, one, sources, stores)
+        return run(None) if folder is None else _in_folder(one, run, None, overwrite=False)
+
+    return train_in_turn(config, planned, train_one)
 
 
-def _in_folder(config: TrainConfig, train: Callable[[RunFolder], TrainResult], *, overwrite: bool) -> TrainResult:
-    """Train within the run's folder, and write down there how it ended."""
+def _in_folder(
+    config: TrainConfig, train: Callable[[RunFolder], TrainResult], stores: RunStores | None, *, overwrite: bool
+) -> TrainResult:
+    """Train within the run's folder, and write down there how it ended.
+
+    Args:
+        stores: what is to be claimed for it; None where another folder's run does that.
+    """
     resume = config.resume == "auto"
     if resume:
         check_same_policies(config)
     overwrite = overwrite or (not resume and _came_to_nothing(Path(config.output_dir)))
+    earlier = Note.read(config.output_dir)
     folder = RunFolder.open(config.output_dir, config=dump_config(config), resume=resume, overwrite=overwrite)
     try:
-        result = train(folder)
+        result = train(folder) if stores is None else stores.hold(folder, earlier, train)
     except BaseException as error:
         folder.fail(error)
         raise
@@ -168,7 +186,9 @@ def _came_to_nothing(folder: Path) -> bool:
     return is_run and not any(next(folder.glob(pattern), None) for pattern in measured)
 
 
-def _train(config: TrainConfig, sources: Sequence[EpisodeSource], folder: RunFolder | None) -> TrainResult:
+def _train(
+    config: TrainConfig, sources: Sequence[EpisodeSource], stores: RunStores, folder: RunFolder | None
+) -> TrainResult:
     from understudy.train.distributed import training_device
     from understudy.train.inputs import prepare_inputs
     from understudy.train.run import train as run
@@ -179,7 +199,11 @@ def _train(config: TrainConfig, sources: Sequence[EpisodeSource], folder: RunFol
     tokenizer = config.model.tokenizer or base
     inputs = prepare_inputs(config, sources, base=base, tokenizer=tokenizer, quiet=folder is None)
     device = training_device(config.train.device)
-    return run(inputs, device, folder, TrainingRollouts.of(config, inputs.renderer))
+    rollouts = TrainingRollouts.of(config, inputs.renderer)
+    result = run(inputs, device, folder, rollouts, stores.should_stop if stores else None)
+    if stores and folder is not None:
+        stores.use(inputs, result.step)
+    return result
 
 
 def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> None:
@@ -200,7 +224,8 @@ def check_training(config: TrainConfig, sources: Sequence[EpisodeSource]) -> Non
     }
     for key, wanted in needs.items():
         if wanted and not holds_out:
-            raise ConfigError(f"{key} needs data to validate on: set data.validation_split or data.validation_path")
+            ways = "data.validation_split, data.validation_path or data.validation_store"
+            raise ConfigError(f"{key} needs data to validate on: set {ways}")
     if config.evaluation is not None:
         from .rollouts import plan_rollouts
 

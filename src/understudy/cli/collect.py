@@ -56,14 +56,14 @@ def run_collection(config: CollectConfig, *, overwrite: bool) -> int:
     show_log()
     with saying_how_to_go_on(config.output_dir):
         result = collect(config, statistics=EpisodeStatistics, overwrite=overwrite, console=messages())
-    _show(result)
+    _show(result, elsewhere="were there already" if config.store is None else "by others, or before")
     return 1 if result.num_errors else 0
 
 
-def _show(result: CollectResult) -> None:
+def _show(result: CollectResult, *, elsewhere: str) -> None:
     console = messages()
     there = result.num_episodes - result.num_played
-    text = f"played {result.num_played:,} episodes" + (f" ({there:,} were there already)" if there else "")
+    text = f"played {result.num_played:,} episodes" + (f" ({there:,} {elsewhere})" if there else "")
     if result.num_known:
         share = result.num_successes / result.num_known
         text += f"; success {result.num_successes:,} of {result.num_known:,} ({share:.1%})"

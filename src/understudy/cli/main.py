@@ -1,6 +1,7 @@
 """The entry point: finds the verb, runs it, and turns every error into one message and an exit status.
 
-A verb's module is imported only when the verb is named. It has a docstring and an `EPILOG`, which are its help, and
+A verb is one word, or two (`store add`). Its module is imported only when it is named. It has a docstring and an
+`EPILOG`, which are its help, and
 
 - ``add_arguments(parser: Parser) -> None``
 - ``run(args: argparse.Namespace) -> int``, which returns the exit status and imports what is heavy.
@@ -36,6 +37,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "understudy.cli.stats",
         "count what a data set holds: turns, lengths, rewards, success, shared prefixes",
     ),
+    "store add": ("understudy.cli.store.add", "add episodes to a store that many runs can train from"),
+    "store export": ("understudy.cli.store.export", "write the episodes of a store as rows of a file"),
+    "store release": ("understudy.cli.store.release", "free the rows of a store that a dead run holds"),
+    "store show": ("understudy.cli.store.show", "show a store's rows, how often they were trained, and who holds them"),
     "tokens": ("understudy.cli.tokens", "show conversations as the model will see them, coloured by what is trained"),
     "train": ("understudy.cli.train", "train a model as a config says"),
 }
@@ -86,16 +91,28 @@ def _run(arguments: list[str]) -> int:
     if position == len(arguments):
         leading.print_help()
         return EXIT_USAGE
-    verb, rest = arguments[position], arguments[position + 1 :]
-    if verb not in VERBS:
-        known = ", ".join(VERBS)
-        raise ConfigError(f"unknown command {verb!r}.{did_you_mean(verb, VERBS)} Known: {known}")
+    verb, rest = _split_verb(arguments[position:])
     module = importlib.import_module(VERBS[verb][0])
     parser = Parser(f"understudy {verb}", description=module.__doc__, epilog=module.EPILOG)
     _add_debug(parser)
     module.add_arguments(parser)
     status: int = module.run(parser.parse(rest))
     return status
+
+
+def _split_verb(words: list[str]) -> tuple[str, list[str]]:
+    """Return the verb that a command line begins with, and the rest of it."""
+    for length in (1, 2):
+        if (verb := " ".join(words[:length])) in VERBS:
+            return verb, words[length:]
+    first = words[0]
+    if several := [verb for verb in VERBS if verb.startswith(f"{first} ")]:
+        known = f"Known: {', '.join(several)}"
+        if not words[1:] or words[1].startswith("-"):
+            raise ConfigError(f"{first!r} alone is no command. {known}")
+        given = " ".join(words[:2])
+        raise ConfigError(f"unknown command {given!r}.{did_you_mean(given, several)} {known}")
+    raise ConfigError(f"unknown command {first!r}.{did_you_mean(first, VERBS)} Known: {', '.join(VERBS)}")
 
 
 def _top_parser() -> Parser:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from understudy import registry
 from understudy.config import Component, read_document
 from understudy.environments import Environment
-from understudy.errors import CollectError, ConfigError, DataError
+from understudy.errors import CollectError, ConfigError, FormatError
 from understudy.formats import read_episodes, write_episodes
 from understudy.policies import Policy
 from understudy.policies.labelled import LabelledPolicy
@@ -35,6 +35,7 @@ from .interruptible import run_anywhere, run_interruptibly
 from .journal import Journal
 from .plan import Plan
 from .rollout import Play
+from .shared import SharedJournal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -200,21 +201,25 @@ def _run(
     path = episodes_path(folder, config.output_format)
     if (finished := _finished(path, len(plan))) is not None:
         return finished
-    reopen(folder.path, path.name.partition(".")[0])
-    journal = Journal(folder.path / JOURNAL, fsync=config.fsync)
+    journal: Journal | SharedJournal
+    if config.store is None:
+        reopen(folder.path, path.name.partition(".")[0])
+        journal = Journal(folder.path / JOURNAL, fsync=config.fsync)
+    else:
+        journal = SharedJournal(config.store, folder.path, [play.id for play in plan])
     try:
         missing = [index for index, play in enumerate(plan) if play.id not in journal]
         keeper = _Keeper(config, journal, plan, missing, console, label)
-        run_interruptibly(_play(config, plan, missing, policies, keeper))
+        run_interruptibly(_play(config, plan, missing, policies, keeper, journal))
         totals = _finish(config, journal, plan, path, policies, statistics)
     finally:
         journal.close()
-    (folder.path / JOURNAL).unlink()
+    (folder.path / JOURNAL).unlink(missing_ok=True)
     return CollectResult(
         path=path,
         stats_path=stats_path(path),
         num_episodes=len(plan),
-        num_played=len(missing),
+        num_played=journal.num_played if isinstance(journal, SharedJournal) else len(missing),
         num_errors=totals.num_errors,
         num_successes=totals.num_successes,
         num_known=totals.num_known,
@@ -265,7 +270,7 @@ class _Keeper:
     def __init__(
         self,
         config: CollectConfig,
-        journal: Journal,
+        journal: Journal | SharedJournal,
         plan: Plan,
         missing: list[int],
         console: Console | None,
@@ -289,7 +294,7 @@ class _Keeper:
         episode = replace(episode, created_at=datetime.now(UTC).isoformat(timespec="seconds"))
         try:
             self._journal.append(episode)
-        except DataError as error:
+        except FormatError as error:
             episode = _without_what_happened(episode, f"what happened cannot be written: {error}")
             self._journal.append(episode)
         self._num_known += episode.success is not None
@@ -318,20 +323,31 @@ def _without_what_happened(episode: Episode, error: str) -> Episode:
 
 
 async def _play(
-    config: CollectConfig, plan: Plan, missing: list[int], policies: Mapping[str, Policy], keeper: _Keeper
+    config: CollectConfig,
+    plan: Plan,
+    missing: list[int],
+    policies: Mapping[str, Policy],
+    keeper: _Keeper,
+    journal: Journal | SharedJournal,
 ) -> None:
-    plays: Iterator[Play] = (plan[index] for index in missing)
+    async def play(plays: Iterable[Play]) -> None:
+        await play_all(
+            plays,
+            lambda: make_component("environments", config.environment),
+            policies,
+            keeper.take,
+            concurrency=concurrency,
+            max_turns=config.max_turns,
+            timeout_seconds=config.episode_timeout_seconds,
+        )
+
+    concurrency = min(config.concurrency, max(1, len(missing)))
     try:
         with keeper.progress:
-            await play_all(
-                plays,
-                lambda: make_component("environments", config.environment),
-                policies,
-                keeper.take,
-                concurrency=min(config.concurrency, max(1, len(missing))),
-                max_turns=config.max_turns,
-                timeout_seconds=config.episode_timeout_seconds,
-            )
+            if isinstance(journal, Journal):
+                await play(plan[index] for index in missing)
+            else:
+                await journal.play([plan[index] for index in missing], play, keeper.progress, at_once=concurrency)
     finally:
         for policy in {id(policy): policy for policy in policies.values()}.values():
             await policy.close()
@@ -364,7 +380,7 @@ class _Totals:
 
 def _finish(
     config: CollectConfig,
-    journal: Journal,
+    journal: Journal | SharedJournal,
     plan: Plan,
     path: Path,
     policies: Mapping[str, Policy],

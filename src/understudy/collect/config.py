@@ -9,6 +9,20 @@ from pydantic import Field, model_validator
 from understudy.config import Component, ConfigModel
 
 
+class SharedStoreSection(ConfigModel):
+    """A store that episodes are played into, by several collections at once."""
+
+    path: str
+    """The store's file; it is made where it is missing."""
+
+    split: str = "train"
+    """The split of the store that the episodes are added to."""
+
+    lease_seconds: float = Field(600, ge=1)
+    """How long a task stays a collection's own when that no longer says that it lives. It says so four times in that
+    time."""
+
+
 class CollectConfig(ConfigModel):
     """Which episodes are collected, and how."""
 
@@ -53,6 +67,10 @@ class CollectConfig(ConfigModel):
 
     output_format: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
     """Kind of file that the episodes are in when all are there."""
+
+    store: SharedStoreSection | None = None
+    """Play into a store, and share the tasks with all other collections of the same kind that do; each ends when all
+    episodes are there."""
 
     concurrency: int = Field(64, ge=1)
     """How many episodes are under way at the same time."""

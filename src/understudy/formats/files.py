@@ -37,6 +37,7 @@ DATA_SUFFIXES = (
 # Files that stand beside data in a folder and are none.
 _BESIDE_DATA = ("_stats.json", ".rejects.jsonl", "dataset_info.json", "provenance.json", "metrics.jsonl")
 _BUFFER_BYTES = 1024 * 1024
+_SQLITE = b"SQLite format 3\0"
 
 
 def read_rows(
@@ -160,6 +161,9 @@ def _open_binary(file: str, position: ReadPosition) -> Stream:
     else:
         stream = io.BufferedReader(io.FileIO(file), buffer_size=_BUFFER_BYTES)  # type: ignore[arg-type]
         position.follow(stream.tell)
+        if stream.peek(len(_SQLITE))[: len(_SQLITE)] == _SQLITE:
+            mend = "of a store: understudy store export, or train from it with data.store.path"
+            raise FormatError("the file is a database of SQLite, not rows", mend=mend)
         packed = os.path.splitext(file.lower())[1]
     if packed == ".gz":
         return _Gzip(stream)

@@ -12,11 +12,45 @@ from understudy.config import ConfigModel
 Paths = str | tuple[str, ...]
 
 
-class SourceSection(ConfigModel):
-    """One named source of episodes."""
+class StoreSection(ConfigModel):
+    """Rows of a store: a run claims them once at its start, nobody else gets them while it runs, and those that it has
+    trained on are counted when it has finished."""
 
-    path: Paths
+    path: str
+    """The store's file; `understudy store add` makes one."""
+
+    split: str = "train"
+    """Claim only rows of this split."""
+
+    max_trained_count: int | None = Field(None, ge=1)
+    """Claim only rows that fewer runs than this have trained on; null for no limit."""
+
+    retrained_interval_seconds: float | None = Field(None, gt=0)
+    """Claim only rows that no run has finished training on within that time; null for no limit."""
+
+    lease_seconds: float = Field(3600, ge=1)
+    """How long the rows stay the run's own when it no longer says that it lives. It says so four times in that time."""
+
+
+class ValidationStoreSection(ConfigModel):
+    """Rows of a store to validate on: all of a split that are there when the run starts. They are neither claimed nor
+    counted."""
+
+    path: str
+    """The store's file."""
+
+    split: str = "validation"
+    """Validate on the rows of this split."""
+
+
+class SourceSection(ConfigModel):
+    """One named source of episodes: `path` or `store`."""
+
+    path: Paths | None = None
     """File, folder or glob of rows, or a list of these (.json .jsonl .parquet, also .gz .zst)."""
+
+    store: StoreSection | None = None
+    """Rows of a store, in place of `path`."""
 
     format: str = "auto"
     """Format of the rows: a name, a mapping (file.yaml, file.py:function, options behind `?`), package.module:Class, or
@@ -28,7 +62,7 @@ class SourceSection(ConfigModel):
     without ratios an epoch is every episode once."""
 
     max_samples: int | None = Field(None, ge=1)
-    """Read only this many episodes, from the beginning; null for all."""
+    """Read only this many episodes, from the beginning; null for all. Of a store, claim only this many."""
 
     agents: tuple[str, ...] | None = None
     """Train only the trajectories of these agents; null for all."""
@@ -36,15 +70,26 @@ class SourceSection(ConfigModel):
     policies: tuple[str, ...] | None = None
     """Train only the trajectories of these policies, for agents that do not share a model; null for all."""
 
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.store is None):
+            raise ValueError("give either path (files) or store")
+        if self.store is not None and self.format != "auto":
+            raise ValueError("format says how files are read, and a store holds episodes; leave it out")
+        return self
+
 
 class DataSection(ConfigModel):
-    """What is trained on: one source (`path`), or several that are mixed (`sources`)."""
+    """What is trained on: one source (`path` or `store`), or several that are mixed (`sources`)."""
 
     path: Paths | None = Field(None, validation_alias=AliasChoices("data_path", "train_file"))
     """The one source; see `sources.N.path`."""
 
     format: str = "auto"
     """Format of the one source; see `sources.N.format`."""
+
+    store: StoreSection | None = None
+    """The one source where it is a store, in place of `path`."""
 
     sources: dict[str, SourceSection] | None = None
     """Several sources by name, in place of `path`. Losses are reported for each of them too."""
@@ -89,8 +134,16 @@ class DataSection(ConfigModel):
     validation_format: str = "auto"
     """Format of `validation_path`."""
 
+    validation_store: ValidationStoreSection | None = None
+    """Rows of a store to validate on, in place of `validation_split`."""
+
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if self.store is not None:
+            if self.path is not None or self.sources is not None:
+                raise ValueError("give one of path (files), store and sources (several of these)")
+            if self.format != "auto":
+                raise ValueError("format says how files are read, and a store holds episodes; leave it out")
         if self.path is not None and self.sources is not None:
             raise ValueError("give either path (one source) or sources (several), not both")
         if self.sources is not None:
@@ -101,10 +154,21 @@ class DataSection(ConfigModel):
                 raise ValueError(f"sources {', '.join(without)} have no ratio while others do; give all or none")
             if self.temperature is not None and not without:
                 raise ValueError("give either ratios of the sources or temperature, not both")
-        elif self.temperature is not None and self.path is not None:
+        elif self.temperature is not None and (self.path is not None or self.store is not None):
             raise ValueError("temperature is for several sources; give sources in place of path, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _validated_in_one_way(self) -> Self:
         if self.validation_path is not None and self.validation_split:
             raise ValueError("give either validation_path or validation_split, not both")
+        if self.validation_store is not None and (self.validation_path is not None or self.validation_split):
+            raise ValueError("give one of validation_store, validation_path and validation_split")
+        if self.stores and self.validation_split:
+            raise ValueError(
+                "validation_split would hold out rows of a store that are then counted as trained; add rows to its "
+                "split 'validation', and give validation_store"
+            )
         return self
 
     @field_validator("split_by")
@@ -122,8 +186,8 @@ class DataSection(ConfigModel):
         """Return the sources to train on; the one source is called `data`. Empty when the caller brings the data."""
         if self.sources is not None:
             found = self.sources
-        elif self.path is not None:
-            found = {"data": SourceSection(path=self.path, format=self.format)}
+        elif self.path is not None or self.store is not None:
+            found = {"data": SourceSection(path=self.path, format=self.format, store=self.store)}
         else:
             found = {}
         defaults = {"max_samples": self.max_samples, "agents": self.agents, "policies": self.policies}
@@ -135,4 +199,10 @@ class DataSection(ConfigModel):
     @property
     def holds_out(self) -> bool:
         """Whether there is something to validate on."""
-        return self.validation_split > 0 or self.validation_path is not None
+        return self.validation_split > 0 or self.validation_path is not None or self.validation_store is not None
+
+    @property
+    def stores(self) -> list[StoreSection]:
+        """The stores that rows to train on are claimed of."""
+        found = [self.store, *(source.store for source in (self.sources or {}).values())]
+        return [store for store in found if store is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 import torch
@@ -13,9 +14,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Notes that the run was asked to stop. Used as a context; outside the main thread it notes nothing."""
+    """Notes that the run was asked to stop. Used as a context; outside the main thread it notes no signal.
 
-    def __init__(self) -> None:
+    Args:
+        also: is asked beside the signals, and answers whether the run is to stop as by SIGTERM; None for signals only.
+    """
+
+    def __init__(self, also: Callable[[], bool] | None = None) -> None:
+        self._also = also
         self._received: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
@@ -35,6 +41,8 @@ class StopRequest:
 
         A signal reaches the ranks at different moments, so they must agree on the step after which they stop.
         """
+        if self._received is None and self._also is not None and self._also():
+            self._received = signal.SIGTERM
         if not dist.is_initialized():
             return self._received
         number = torch.tensor(int(self._received or 0), device=device)

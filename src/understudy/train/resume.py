@@ -25,6 +25,12 @@ _FREE = frozenset(
         "data.format",
         "data.validation_path",
         "data.validation_format",
+        "data.store.path",
+        "data.validation_store.path",
+        # Decide what is claimed, which a run that goes on has done.
+        "data.store.max_trained_count",
+        "data.store.retrained_interval_seconds",
+        "data.store.lease_seconds",
         "data.skip_bad",
         # Their product is held against the checkpoint's.
         "train.per_device_train_batch_size",
@@ -49,7 +55,7 @@ _FREE = frozenset(
         "train.project",
     }
 )
-_FREE_IN_SOURCES = frozenset({"path", "format"})
+_FREE_IN_SOURCES = frozenset({"path", "format", "max_trained_count", "retrained_interval_seconds", "lease_seconds"})
 _LENGTH = frozenset({"train.num_train_epochs", "train.max_steps"})
 
 

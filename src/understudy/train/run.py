@@ -77,13 +77,18 @@ class TrainResult:
 
 
 def train(
-    inputs: RunInputs, device: torch.device, folder: RunFolder | None, rollouts: Rollouts | None = None
+    inputs: RunInputs,
+    device: torch.device,
+    folder: RunFolder | None,
+    rollouts: Rollouts | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train a model on prepared data.
 
     Args:
         folder: the open run folder on the main rank; None on the others.
         rollouts: plays with the model whenever it is validated; None for nobody.
+        should_stop: is asked after every step, and lets the run end as SIGTERM would; None for signals only.
 
     Raises:
         UnderstudyError: whatever cannot work, before training where that can be told, each with its mend.
@@ -106,7 +111,7 @@ def train(
             if folder is not None:
                 folder.restore_config()
             raise
-    trainer, num_steps = _build(inputs, device, folder, checkpoints, found, facts, rollouts)
+    trainer, num_steps = _build(inputs, device, folder, checkpoints, found, facts, rollouts, should_stop)
     ended = trainer.run()
     if folder is not None and ended.signal is None:
         _finish(folder, inputs, checkpoints, trainer.state, ended, num_steps)
@@ -132,6 +137,7 @@ def _build(
     found: Checkpoint | None,
     facts: dict[str, Any],
     rollouts: Rollouts | None,
+    should_stop: Callable[[], bool] | None,
 ) -> tuple[Trainer, int]:
     """Return the trainer, ready to go on from what was found, and the number of steps of the whole run."""
     data = inputs.data
@@ -170,6 +176,7 @@ def _build(
         steps_per_epoch=sampler.steps_per_epoch,
         state=state,
         play=_player(rollouts, adapter) if rollouts is not None else None,
+        should_stop=should_stop,
     )
     return trainer, num_steps
 

@@ -100,6 +100,7 @@ class Trainer:
         num_steps: of the whole run.
         steps_per_epoch: between two validations, or two checkpoints, where `eval_steps` or `save_steps` is null.
         play: plays with the model as it is after so many steps, and returns figures; None for no playing.
+        should_stop: is asked after every step, and lets the run end as a signal would; None for signals only.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Trainer:
         steps_per_epoch: int,
         state: TrainState | None = None,
         play: Callable[[int], Mapping[str, float | None]] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.state = state or TrainState()
         self._engine = engine
@@ -133,6 +135,7 @@ class Trainer:
         self._eval_steps = config.eval_steps or steps_per_epoch
         self._save_steps = steps_per_epoch if config.save_steps is None else config.save_steps
         self._play = play
+        self._should_stop = should_stop
         self._saved_step = self.state.step  # a run begins at 0, with nothing to save, or at a checkpoint
         self._epoch = 0.0
         self._loss: float | None = None
@@ -145,7 +148,7 @@ class Trainer:
             TrainError: a loss or gradient is not finite. The weights before that step are saved.
             CheckpointError: a checkpoint could not be saved.
         """
-        with StopRequest() as stop, self._reporter:
+        with StopRequest(self._should_stop) as stop, self._reporter:
             if self.state.step == 0 and self._config.eval_on_start:
                 self._evaluate()
             while self.state.step < self._num_steps and not self._is_out_of_patience():

@@ -203,7 +203,8 @@ def _of_sources(value: Mapping[str, Any], chosen: str | None, source: str) -> It
     if mixed.get("path") is None:
         if chosen is not None:
             yield Following((*data, "path"), chosen, source, is_place=True)
-            yield Following((*data, "sources"), None, "the stages before, whose episodes are trained on")
+            for other in ("sources", "store"):
+                yield Following((*data, other), None, "the stages before, whose episodes are trained on")
         return
     share = mixed.get("share", DemonstrationsSection.model_fields["share"].default)
     given = "demonstrations"

@@ -190,7 +190,7 @@ class TrainStage(Stage[TrainConfig, "TrainResult"]):
 
     def inputs(self) -> list[str]:
         data = self.config.data
-        paths = [source.path for source in data.by_name().values()]
+        paths = [source.path for source in data.by_name().values()]  # a store changes whenever a run claims its rows
         files = [file for path in [*paths, data.validation_path] if path is not None for file in list_files(path)]
         models = {config.model for config in self.config.by_policy().values()}
         more = [name for model in models for name in (model.path, model.tokenizer) if name is not None]

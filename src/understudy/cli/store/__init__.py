@@ -1,0 +1,1 @@
+"""The commands on stores, one file each."""
