@@ -183,11 +183,12 @@ def test_with_an_open_book_look_ups_give_what_the_rules_hold() -> None:
         return opening.observations["agent"].messages[0].text(), step.observations["agent"].messages[0].text()
 
     rules, found = asyncio.run(look_up(1, "find_customer", name="Ada"))
-    assert all(f"Ada: {line}\n" in f"{rules}\n" for line in found.splitlines())
-    assert "Bo: bed: heron, delivered" in rules
+    assert len(found.splitlines()) == 3
+    assert rules.startswith(f"{found}\n")
+    assert "\nBo bed heron delivered\n" in rules
     rules, found = asyncio.run(look_up(5, "get_order", order="gecko"))
     assert found == "items: hat, mug\nstatus: delivered\naddress: 1 Oak Street"
-    assert "Ada: hat, mug: gecko, delivered, 1 Oak Street\n" in rules
-    assert rules.endswith("In stock: scarf 2, coat 0")
+    assert "\nAda hat, mug gecko delivered, 1 Oak Street\n" in rules
+    assert "\nIn stock: scarf 2, coat 0\nYou serve" in rules
     opening = asyncio.run(Tools(level=5).reset(task(("cancel", "lamp"))))
     assert "gecko" not in opening.observations["agent"].messages[0].text()

@@ -62,8 +62,8 @@ class Tools(ToolEnvironment[ShopState]):
         num_requests: fewest and most wishes, other than the level has it.
         num_words: how many different names, items and order words shops are made of, other than all of them. What it
             means to look something up is learnt far sooner from few words, and then holds for the others.
-        open_book: the agent's rules hold the records of the shop, so that nothing is hidden but what customers will say
-            and a world model can know what look-ups give.
+        open_book: the records of the shop stand before the agent's rules as a table, and look-ups give rows of it. So
+            nothing is hidden but what customers will say, and a world model can know what look-ups give.
         num_tasks, task_seed, max_steps: see `ToolEnvironment`.
 
     Raises:
@@ -108,7 +108,7 @@ class Tools(ToolEnvironment[ShopState]):
                     f"num_words is {num_words}, and the largest of these shops needs {self.difficulty.fewest_words} "
                     "different words of a kind; raise it, or lower num_orders"
                 )
-        self._open_book = open_book
+        self.open_book = open_book
         super().__init__(num_tasks=num_tasks, task_seed=task_seed, max_steps=max_steps)
 
     def make_toolbox(self) -> Toolbox:
@@ -136,7 +136,7 @@ class Tools(ToolEnvironment[ShopState]):
         world = read_world(task["shop"])
         requests = tuple(Request(**request) for request in task["requests"])
         state = ShopState(task["customer"], requests, tuple(task["says"]), world, copy.deepcopy(world))
-        rules = f"{self.rules()}\n{self._records(world)}" if self._open_book else self.rules()
+        rules = f"{self._records(world)}\n{self.rules()}" if self.open_book else self.rules()
         return state, (system(rules), user(state.says[0]))
 
     def rules(self) -> str:
@@ -161,8 +161,7 @@ class Tools(ToolEnvironment[ShopState]):
         """Return all orders, and what is in stock, as far as the agent could look them up."""
         lines = []
         for order in world.orders.values():
-            line = f"{order.customer}: {', '.join(order.items)}: {order.id}, {order.status}"
-            lines.append(line if self.difficulty.lists_orders else f"{line}, {order.address}")
+            lines.append(_row(order) if self.difficulty.lists_orders else f"{_row(order)}, {order.address}")
         if "exchange" in self.difficulty.kinds:
             lines.append("In stock: " + ", ".join(f"{item} {count}" for item, count in world.stock.items()))
         return "\n".join(lines)
@@ -180,6 +179,8 @@ class Tools(ToolEnvironment[ShopState]):
         if not self.difficulty.lists_orders:
             return "\n".join(order.id for order in orders)
         self.state.read.update(order.id for order in orders)
+        if self.open_book:
+            return "\n".join(_row(order) for order in orders)
         return "\n".join(f"{', '.join(order.items)}: {order.id}, {order.status}" for order in orders)
 
     def get_order(self, order: str) -> str:
@@ -316,3 +317,11 @@ def _checked_range(name: str, given: Sequence[int], most: int) -> tuple[int, int
     if len(given) != 2 or not 1 <= given[0] <= given[1] <= most:
         raise ConfigError(f"{name} is {list(given)}; give the fewest and the most, from 1 to {most}")
     return given[0], given[1]
+
+
+def _row(order: Order) -> str:
+    """Return an order as a row of an open book.
+
+    A small model learns to find a row by a word if what follows from the word is the very next one.
+    """
+    return f"{order.customer} {', '.join(order.items)} {order.id} {order.status}"

@@ -25,6 +25,7 @@ NOT_SHOWN = "(not shown)"
 
 _STATUS = "|".join(get_args(Status))
 _LISTED = re.compile(rf"(?P<items>.*): (?P<id>.*), (?P<status>{_STATUS})")
+_ROW = re.compile(rf"[^ ]+ (?P<items>.*) (?P<id>[^ ]+) (?P<status>{_STATUS})")
 _RECORD = re.compile(rf"items: (?P<items>.*)\nstatus: (?P<status>{_STATUS})\naddress: (?P<address>.*)")
 _COUNT = re.compile(r"[0-9]{1,9}")
 
@@ -52,7 +53,7 @@ def read_conversation(environment: Tools, task: JSON, messages: Sequence[Message
     return Reading()
 
 
-def shown_shop(messages: Sequence[Message], *, lists_orders: bool) -> JSON:
+def shown_shop(messages: Sequence[Message], *, lists_orders: bool, open_book: bool) -> JSON:
     """Return the shop before anything was changed, as a task holds it and as far as the results of calls show it.
 
     The first that is shown of an order or of a stock counts. It is left out where that cannot be read, or the order was
@@ -60,7 +61,9 @@ def shown_shop(messages: Sequence[Message], *, lists_orders: bool) -> JSON:
 
     Args:
         lists_orders: looking a customer up gives whole orders, and not only their ids.
+        open_book: they are listed as rows of an open book.
     """
+    listing = (_ROW if open_book else _LISTED) if lists_orders else None
     owners: dict[str, str] = {}
     orders: dict[str, dict[str, JSON] | None] = {}
     stock: dict[str, int | None] = {}
@@ -72,7 +75,7 @@ def shown_shop(messages: Sequence[Message], *, lists_orders: bool) -> JSON:
         elif _is_error(result):
             continue
         elif call.name == "find_customer":
-            for listed, order in _listed_orders(result, lists_orders=lists_orders):
+            for listed, order in _listed_orders(result, listing):
                 owners.setdefault(listed, given.get("name", ""))
                 if order is not None:
                     orders.setdefault(listed, order)
@@ -96,7 +99,8 @@ def _is_right(environment: Tools, task: JSON, messages: Sequence[Message]) -> bo
     replay = copy.copy(environment)  # with an episode and tools of its own
     replay.toolbox = replay.make_toolbox()
     try:
-        replay.open(task | {"shop": shown_shop(messages, lists_orders=environment.difficulty.lists_orders)})
+        lists_orders, open_book = environment.difficulty.lists_orders, environment.open_book
+        replay.open(task | {"shop": shown_shop(messages, lists_orders=lists_orders, open_book=open_book)})
     except (KeyError, StopIteration):  # the rules ask for a stock or an order that was never shown
         return False
     for place, message in enumerate(messages):
@@ -141,12 +145,12 @@ def _texts(call: ToolCall) -> dict[str, str]:
         return {}
 
 
-def _listed_orders(result: str, *, lists_orders: bool) -> list[tuple[str, dict[str, JSON] | None]]:
+def _listed_orders(result: str, listing: re.Pattern[str] | None) -> list[tuple[str, dict[str, JSON] | None]]:
     """Return the ids of a customer's orders, with the orders where they are listed; none if a line cannot be read."""
     lines = result.split("\n")
-    if not lists_orders:
+    if listing is None:
         return [(line, None) for line in lines]
-    found = [_LISTED.fullmatch(line) for line in lines]
+    found = [listing.fullmatch(line) for line in lines]
     return [(listed["id"], _order(listed)) for listed in found if listed is not None] if all(found) else []
 
 
