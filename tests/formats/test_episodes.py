@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,20 @@ def test_by_default_the_first_bad_row_stops_with_its_place(tmp_path: Path) -> No
         next(episodes)
     expected = "messages[2].content: content is text, null or a list of parts, not an object"
     assert str(caught.value).startswith(f"{file}:3: {expected} (mend: ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see which files are open")
+def test_a_file_whose_row_stops_the_reading_is_closed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n{"messages": 3}\n')
+    gc.disable()  # which would close it some time
+    try:
+        with pytest.raises(FormatError):
+            list(read_episodes(path, "messages"))
+        opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    finally:
+        gc.enable()
+    assert str(path) not in opened
 
 
 def test_bad_rows_are_skipped_on_request_kept_and_counted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,22 +60,23 @@ class EpisodeReader:
         if self._skip_bad and self._rejects is not None:
             self._rejects.unlink(missing_ok=True)
         self._position = ReadPosition(self.files())
-        rows = read_rows_and_faults(self._source, max_row_bytes=self._max_row_bytes, position=self._position)
-        head = self._sniff(rows) if self.detection is None else []
-        assert self.detection is not None
-        for row in itertools.chain(head, rows):
-            if isinstance(row, BadRow):
-                self._reject(row)
-                continue
-            try:
-                episodes = self.detection.format.decode(row.value, id=f"{row.file}:{row.number}")
-            except FormatError as error:
-                self._reject(BadRow(error.at(file=row.file, row=row.number), _raw(row)))
-                continue
-            self.num_rows += 1
-            self.num_episodes += len(episodes)
-            self.place = f"{row.file}:{row.number}"
-            yield from episodes
+        opened = read_rows_and_faults(self._source, max_row_bytes=self._max_row_bytes, position=self._position)
+        with closing(opened) as rows:  # at once, also where an error of a row ends it: that holds on to its frames
+            head = self._sniff(rows) if self.detection is None else []
+            assert self.detection is not None
+            for row in itertools.chain(head, rows):
+                if isinstance(row, BadRow):
+                    self._reject(row)
+                    continue
+                try:
+                    episodes = self.detection.format.decode(row.value, id=f"{row.file}:{row.number}")
+                except FormatError as error:
+                    self._reject(BadRow(error.at(file=row.file, row=row.number), _raw(row)))
+                    continue
+                self.num_rows += 1
+                self.num_episodes += len(episodes)
+                self.place = f"{row.file}:{row.number}"
+                yield from episodes
 
     def _sniff(self, rows: Iterator[Row | BadRow]) -> list[Row | BadRow]:
         """Detect the format by the first rows, and return what was read."""

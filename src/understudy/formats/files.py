@@ -13,7 +13,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -57,18 +57,19 @@ def read_rows(
     Raises:
         FormatError: nothing is there, or a row cannot be read and `on_bad` is not given.
     """
-    for row in read_rows_and_faults(source, max_row_bytes=max_row_bytes, position=position):
-        if isinstance(row, Row):
-            yield row
-        elif on_bad is None:
-            raise row.error
-        else:
-            on_bad(row)
+    with closing(read_rows_and_faults(source, max_row_bytes=max_row_bytes, position=position)) as rows:
+        for row in rows:
+            if isinstance(row, Row):
+                yield row
+            elif on_bad is None:
+                raise row.error
+            else:
+                on_bad(row)
 
 
 def read_rows_and_faults(
     source: Source, *, max_row_bytes: int = DEFAULT_MAX_ROW_BYTES, position: ReadPosition | None = None
-) -> Iterator[Row | BadRow]:
+) -> Generator[Row | BadRow, None, None]:
     """Read as `read_rows` does, and yield what cannot be read where it stands.
 
     Raises:
