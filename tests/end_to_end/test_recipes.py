@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from understudy.api.pipeline import plan, read_run_config
 from understudy.config.document import read_document
 from understudy.formats import read_rows, write_episodes
 from understudy.formats.mapping import names_mapping
+from understudy.models.tiny import CHAT_TEMPLATE
 from understudy.types import Episode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,3 +127,10 @@ def test_the_smallest_recipe_trains_out_of_the_box(tmp_path: Path, in_the_projec
     )
     assert result.step == 12
     assert result.eval_loss is not None
+
+
+def test_the_template_with_the_system_message_first_is_that_of_tiny_models_else() -> None:
+    text = (ROOT / "recipes" / "system_first.jinja").read_text()
+    for added in (r"\{#-.*?-#\}\n", r"\{%- if messages and .*?endif -%\}\n"):
+        text = re.sub(added, "", text, count=1, flags=re.DOTALL)
+    assert text == CHAT_TEMPLATE.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -18,6 +19,8 @@ import zstandard
 
 from understudy.errors import FormatError
 from understudy.formats import BadRow, list_files, read_rows, write_rows
+
+from .open_files import open_files
 
 ROWS = [{"a": 1}, {"b": {"c": [None, True, 2.5, "é"]}}, {"d": "x" * 1000}]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
@@ -266,5 +269,10 @@ def test_a_database_is_told_from_rows(tmp_path) -> None:
     with sqlite3.connect(tmp_path / "pool.db") as connection:
         connection.execute("CREATE TABLE rows (x)")
     connection.close()
-    with pytest.raises(FormatError, match=r"pool.db:1: the file is a database of SQLite, not rows .*store export"):
-        list(read_rows(tmp_path / "pool.db"))
+    gc.disable()  # which would close what is left open
+    try:
+        with pytest.raises(FormatError, match=r"pool.db:1: the file is a database of SQLite, not rows .*store export"):
+            list(read_rows(tmp_path / "pool.db"))
+        assert tmp_path / "pool.db" not in open_files()
+    finally:
+        gc.enable()

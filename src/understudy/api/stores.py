@@ -96,10 +96,12 @@ class RunStores:
         self._keepers: list[LeaseKeeper] = []
         self._used: defaultdict[str, set[int]] = defaultdict(set)
         self._unused: defaultdict[str, set[int]] = defaultdict(set)
-        for path in [store.path for _, store in self._sources.values()] + [s.path for s in [self._validation] if s]:
-            open_store(path).close()
+        trained = [store for _, store in self._sources.values()]
+        for store in trained:
+            open_store(store.path).close()
         if self._validation is not None:
-            _check_sides([store for _, store in self._sources.values()], self._validation)
+            open_store(self._validation.path).close()
+            _check_sides(trained, self._validation)
 
     def __bool__(self) -> bool:
         return bool(self._sources or self._validation)
@@ -129,7 +131,9 @@ class RunStores:
         with open_store(path) as store:
             rows = store.rows(split, through=self._validation_through)
             if not rows:
-                raise StoreError(_no_split(store, split), file=path, mend="add some: understudy store add --split")
+                raise StoreError(
+                    store.counts().missing(split), file=path, mend="add some: understudy store add --split"
+                )
             for number, episode in store.read(rows):
                 yield f"{path}:{number}", episode
 
@@ -343,7 +347,7 @@ def _nothing_free(store: Store, settings: StoreSection) -> StoreError:
     found = counts.splits.get(settings.split)
     if found is None:
         mend = "name one of these in split, or add rows: understudy store add"
-        return StoreError(_no_split(store, settings.split), file=store.address, mend=mend)
+        return StoreError(counts.missing(settings.split), file=store.address, mend=mend)
     reasons = []
     if found.num_leased:
         lease = max((one for one in counts.leases if one.split == settings.split), key=lambda one: one.lease_until)
@@ -360,8 +364,3 @@ def _nothing_free(store: Store, settings: StoreSection) -> StoreError:
         mend="add rows, wait, or raise the limit; understudy store show says who holds rows, and store release frees "
         "those of a run that is dead",
     )
-
-
-def _no_split(store: Store, split: str) -> str:
-    there = ", ".join(sorted(store.counts().splits)) or "none at all"
-    return f"there is no row of the split {split!r}; it has: {there}"

@@ -8,14 +8,11 @@ under its name only when it is complete.
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
-
-from understudy.errors import ConfigError
 
 from .console import messages
 from .parser import Parser
-from .reading import add_source_arguments, episodes_with_progress, open_source, show_rejected
+from .reading import add_source_arguments, check_target, episodes_with_progress, open_source, show_rejected
 
 if TYPE_CHECKING:
     from understudy.formats import EpisodeReader, WriteResult
@@ -48,21 +45,11 @@ def run(args: argparse.Namespace) -> int:
     target = get_format(args.to)
     rejects = args.rejects or (f"{args.dst}.rejects.jsonl" if args.dst != "-" else None)
     reader = open_source(args, rejects=rejects)
-    _check_target(args.dst, reader.files(), overwrite=args.overwrite)
+    check_target(args.dst, reader.files(), overwrite=args.overwrite)
     result = write_episodes(args.dst, episodes_with_progress(reader, args, "converting"), target)
     _show_result(args, reader, result)
     show_rejected(reader, rejects)
     return 0
-
-
-def _check_target(target: str, sources: list[str], *, overwrite: bool) -> None:
-    """Refuse to write over something that was not meant to be lost."""
-    if target == "-" or not os.path.exists(target):
-        return
-    if any(source != "-" and os.path.samefile(source, target) for source in sources):
-        raise ConfigError(f"{target}: is one of the files to read; name another target")
-    if not overwrite:
-        raise ConfigError(f"{target}: exists already; --overwrite replaces it")
 
 
 def _show_result(args: argparse.Namespace, reader: EpisodeReader, result: WriteResult) -> None:

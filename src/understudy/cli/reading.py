@@ -1,10 +1,11 @@
-"""What all commands that read episodes have in common: their options, progress, and the account of bad rows."""
+"""What commands that read episodes have in common: their options, targets, progress, and the account of bad rows."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,25 @@ def open_source(args: argparse.Namespace, *, rejects: str | None = None) -> Epis
     )
     reader.files()
     return reader
+
+
+def check_target(
+    target: str, sources: Iterable[str], *, overwrite: bool, what: str = "one of the files to read"
+) -> None:
+    """Refuse to write over something that was not meant to be lost.
+
+    Args:
+        what: the sources are, in words.
+
+    Raises:
+        ConfigError: the target is one of the sources, or is there and `overwrite` is not given.
+    """
+    if target == "-" or not os.path.exists(target):
+        return
+    if any(source != "-" and os.path.samefile(source, target) for source in sources):
+        raise ConfigError(f"{target}: is {what}; name another target")
+    if not overwrite:
+        raise ConfigError(f"{target}: exists already; --overwrite replaces it")
 
 
 def episodes_with_progress(reader: EpisodeReader, args: argparse.Namespace, label: str) -> Iterator[Episode]:

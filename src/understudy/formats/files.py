@@ -163,6 +163,7 @@ def _open_binary(file: str, position: ReadPosition) -> Stream:
         stream = io.BufferedReader(io.FileIO(file), buffer_size=_BUFFER_BYTES)  # type: ignore[arg-type]
         position.follow(stream.tell)
         if stream.peek(len(_SQLITE))[: len(_SQLITE)] == _SQLITE:
+            stream.close()
             mend = "of a store: understudy store export, or train from it with data.store.path"
             raise FormatError("the file is a database of SQLite, not rows", mend=mend)
         packed = os.path.splitext(file.lower())[1]

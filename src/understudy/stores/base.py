@@ -94,6 +94,11 @@ class StoreCounts:
     num_tasks: Mapping[str, int]
     num_faults: int
 
+    def missing(self, split: str | None = None) -> str:
+        """Say that there is no row, or none of a split, and which splits there are."""
+        of_split = "" if split is None else f" of the split {split!r}"
+        return f"there is no row{of_split}; it has: {', '.join(self.splits) or 'none at all'}"
+
 
 class Store(ABC):
     """Episodes as rows that are trained; see the module's docstring for what is promised.

@@ -43,6 +43,11 @@ class ValidationStoreSection(ConfigModel):
     """Validate on the rows of this split."""
 
 
+def _check_format(store: StoreSection | None, format: str) -> None:
+    if store is not None and format != "auto":
+        raise ValueError("format says how files are read, and a store holds episodes; leave it out")
+
+
 class SourceSection(ConfigModel):
     """One named source of episodes: `path` or `store`."""
 
@@ -74,8 +79,7 @@ class SourceSection(ConfigModel):
     def _one_place(self) -> Self:
         if (self.path is None) == (self.store is None):
             raise ValueError("give either path (files) or store")
-        if self.store is not None and self.format != "auto":
-            raise ValueError("format says how files are read, and a store holds episodes; leave it out")
+        _check_format(self.store, self.format)
         return self
 
 
@@ -142,8 +146,7 @@ class DataSection(ConfigModel):
         if self.store is not None:
             if self.path is not None or self.sources is not None:
                 raise ValueError("give one of path (files), store and sources (several of these)")
-            if self.format != "auto":
-                raise ValueError("format says how files are read, and a store holds episodes; leave it out")
+            _check_format(self.store, self.format)
         if self.path is not None and self.sources is not None:
             raise ValueError("give either path (one source) or sources (several), not both")
         if self.sources is not None:

@@ -7,13 +7,12 @@ only when it is complete. `understudy convert` makes any other format of it.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from understudy.cli.console import messages
 from understudy.cli.parser import Parser
-from understudy.errors import ConfigError
+from understudy.cli.reading import check_target
 
 if TYPE_CHECKING:
     from understudy.stores import Store
@@ -44,16 +43,10 @@ def run(args: argparse.Namespace) -> int:
     from understudy.stores import open_store
 
     with open_store(args.store) as store:
-        if args.dst != "-" and os.path.exists(args.dst):
-            if os.path.samefile(args.store, args.dst):
-                raise ConfigError(f"{args.dst}: is the store itself; name another target")
-            if not args.overwrite:
-                raise ConfigError(f"{args.dst}: exists already; --overwrite replaces it")
+        check_target(args.dst, [args.store], overwrite=args.overwrite, what="the store itself")
         rows = store.rows(args.split)
         if not rows:
-            there = ", ".join(store.counts().splits) or "none at all"
-            reason = f"there is no row of the split {args.split!r}" if args.split else "there is no row"
-            raise StoreError(f"{reason}; it has: {there}", file=args.store, mend="add some: understudy store add")
+            raise StoreError(store.counts().missing(args.split), file=args.store, mend="add some: understudy store add")
         result = write_episodes(args.dst, _read(store, rows))
     where = "standard output" if args.dst == "-" else args.dst
     messages().print(f"wrote {result.num_episodes:,} episodes to {where}", markup=False, soft_wrap=True)
