@@ -206,7 +206,8 @@ def _run(
         reopen(folder.path, path.name.partition(".")[0])
         journal = Journal(folder.path / JOURNAL, fsync=config.fsync)
     else:
-        journal = SharedJournal(config.store, folder.path, [play.id for play in plan])
+        ids = [play.id for play in plan]
+        journal = SharedJournal(config.store, folder.path, ids, num_at_once=config.concurrency)
     try:
         missing = [index for index, play in enumerate(plan) if play.id not in journal]
         keeper = _Keeper(config, journal, plan, missing, console, label)
@@ -219,7 +220,7 @@ def _run(
         path=path,
         stats_path=stats_path(path),
         num_episodes=len(plan),
-        num_played=journal.num_played if isinstance(journal, SharedJournal) else len(missing),
+        num_played=journal.num_added,
         num_errors=totals.num_errors,
         num_successes=totals.num_successes,
         num_known=totals.num_known,
@@ -344,10 +345,7 @@ async def _play(
     concurrency = min(config.concurrency, max(1, len(missing)))
     try:
         with keeper.progress:
-            if isinstance(journal, Journal):
-                await play(plan[index] for index in missing)
-            else:
-                await journal.play([plan[index] for index in missing], play, keeper.progress, at_once=concurrency)
+            await journal.play((plan[index] for index in missing), play, keeper.progress)
     finally:
         for policy in {id(policy): policy for policy in policies.values()}.values():
             await policy.close()

@@ -11,14 +11,17 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from understudy.formats.native import Native
 from understudy.formats.rows import dump_row
+from understudy.runs import Progress
 from understudy.types import Episode
+
+from .rollout import Play
 
 Fsync = Literal["always", "interval", "never"]
 
@@ -44,12 +47,16 @@ class Journal:
         path: the file; made when it is not there.
         fsync: when lines are forced onto the disk.
 
+    Attributes:
+        num_added: episodes that were written since it was opened.
+
     Raises:
         OSError: it cannot be read or written.
     """
 
     def __init__(self, path: Path, *, fsync: Fsync = "interval") -> None:
         self.path = path
+        self.num_added = 0
         self._fsync = fsync
         self._entries: dict[str, _Entry] = {}
         self._native = Native()
@@ -89,8 +96,15 @@ class Journal:
             raise
         self._entries[episode.id] = _Entry(self._end, len(line), episode.error is not None, episode.success)
         self._end += len(line)
+        self.num_added += 1
         if self._fsync == "always" or (self._fsync == "interval" and self._is_due()):
             self._sync()
+
+    async def play(
+        self, plays: Iterable[Play], play: Callable[[Iterable[Play]], Awaitable[None]], progress: Progress
+    ) -> None:
+        """Play what is missing: all of it, because nobody else writes here."""
+        await play(plays)
 
     def episode(self, id: str) -> Episode:
         """Return an episode that is there, also one that a fault ended.

@@ -32,15 +32,20 @@ class SharedJournal:
         config: which store, and how it is used.
         folder: of this collection.
         ids: of all episodes that there shall be.
+        num_at_once: so many tasks are claimed together.
+
+    Attributes:
+        num_added: episodes that were played here.
 
     Raises:
         StoreError: the store cannot be opened.
     """
 
-    def __init__(self, config: SharedStoreSection, folder: Path, ids: Sequence[str]) -> None:
-        self.num_played = 0
+    def __init__(self, config: SharedStoreSection, folder: Path, ids: Sequence[str], *, num_at_once: int) -> None:
+        self.num_added = 0
         self._config = config
         self._ids = ids
+        self._num_at_once = num_at_once
         self._open = ExitStack()
         self._store = self._open.enter_context(open_store(config.path, create=True))
         # One process at a time holds the folder, so what stands under this name is what a kill has left.
@@ -66,35 +71,29 @@ class SharedJournal:
             StoreError: the store cannot be written to.
         """
         self._store.finish_task(self._owner, episode, split=self._config.split)
-        self.num_played += 1
+        self.num_added += 1
 
     async def play(
-        self,
-        plays: Sequence[Play],
-        play: Callable[[Iterable[Play]], Awaitable[None]],
-        progress: Progress,
-        *,
-        at_once: int,
+        self, plays: Iterable[Play], play: Callable[[Iterable[Play]], Awaitable[None]], progress: Progress
     ) -> None:
         """Play what others do not, then wait for them, and play what they leave, until all episodes are there.
 
         Args:
             play: plays those that it is given, which are claimed as it asks for them.
-            at_once: so many are claimed together.
         """
         by_id = {one.id: one for one in plays}
         missing: tuple[str, ...] = tuple(by_id)
         while missing:
-            await play(self._claimed([by_id[id] for id in missing], at_once))
+            await play(self._claimed(by_id[id] for id in missing))
             missing = self._store.open_tasks(missing)
             progress.done = len(self._ids) - len(missing)  # others have played too
             if missing:
                 await asyncio.sleep(WAIT_SECONDS)
 
-    def _claimed(self, plays: Iterable[Play], at_once: int) -> Iterator[Play]:
+    def _claimed(self, plays: Iterable[Play]) -> Iterator[Play]:
         """Yield those plays that nobody else has played or plays."""
         waiting = iter(plays)
-        while some := list(islice(waiting, at_once)):
+        while some := list(islice(waiting, self._num_at_once)):
             lease_seconds = self._config.lease_seconds
             mine = set(self._store.claim_tasks(self._owner, [play.id for play in some], lease_seconds=lease_seconds))
             yield from (play for play in some if play.id in mine)
