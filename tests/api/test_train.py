@@ -110,6 +110,15 @@ def test_a_term_that_nothing_in_the_data_has_is_told_of(base, tmp_path, caplog) 
     assert "trains nothing" not in caplog.text
 
 
+def test_what_the_chat_template_does_not_print_is_told_of(base, tmp_path, caplog) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% set tools = none %}" + (base / "chat_template.jinja").read_text())
+    rendering = {"chat_template": str(template)}
+    with caplog.at_level("WARNING", "understudy"):
+        train(base, tmp_path / "run", rendering=rendering, train={"max_steps": 1})
+    assert "trajectories whose tools the chat template does not print" in caplog.text
+
+
 def test_a_validation_file_is_reported_under_its_own_name(base, tmp_path) -> None:
     result = train(base, tmp_path / "run", data={"validation_path": str(WEATHER)}, train={"max_steps": 1})
     assert result.eval_loss is not None

@@ -97,6 +97,17 @@ def test_a_chat_template_file_takes_the_place_of_the_models_own(tmp_path: Path, 
     assert report["turns_exact"] == 0
 
 
+def test_a_template_that_leaves_the_tools_out_is_told_of(tmp_path: Path, capsys, model: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% set tools = none %}" + (model / "chat_template.jinja").read_text())
+    rows = [json.loads(line) for line in WEATHER.read_text().splitlines()]
+    num_with_tools = sum(bool(row.get("tools")) for row in rows)
+    assert check_json(capsys, WEATHER, "--model", model)["dropped_tools"] == 0
+    report = check_json(capsys, WEATHER, "--model", model, "--chat-template", template)
+    assert report["dropped_tools"] == num_with_tools > 0
+    assert "the template prints none of get_forecast, set_alert" in report["examples"]["dropped tools"][0]
+
+
 def test_limit_and_max_length_count_what_they_say(capsys, model: Path) -> None:
     report = check_json(capsys, WEATHER, "--model", model, "--limit", 2)
     assert report["rows"] == 2

@@ -114,6 +114,11 @@ def test_accepted_turns_equal_what_the_template_prompts_and_end_in_a_stop_token(
             )  # fmt: skip
             ids = rendered.tree.sequence_ids(turn.sequence)
             assert ids[: turn.num_prompt_tokens].tolist() == expected, (shape, k, turn.how)
+            if rendered.drops_tools:
+                without = tokenizer.apply_chat_template(
+                    sent[:k], chat_template=source, add_generation_prompt=True, return_dict=False, **turn.arguments
+                )
+                assert without == expected, (shape, k)
             assert len(ids) == turn.num_prompt_tokens + turn.num_target_tokens
             assert int(ids[-1]) in stop_ids, (shape, k)
             num_accepted += 1

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,6 +252,22 @@ def test_a_message_that_the_template_leaves_out_is_reported() -> None:
     assert [(found.turn, found.role, found.excerpt) for found in rendered.dropped_context] == [
         (0, "system", "Be brief.")
     ]
+
+
+@pytest.mark.parametrize(
+    ("template", "tools", "drops"),
+    [
+        (CHATML, TOOLS, True),
+        (CHATML, (), False),
+        ("{{ tools | tojson }}" + CHATML, TOOLS, False),
+        ({"default": CHATML, "tool_use": "{{ tools | tojson }}" + CHATML}, TOOLS, False),
+        ("{% set tools = [] %}{{ tools | tojson }}" + CHATML, TOOLS, True),
+    ],
+)
+def test_tools_that_the_template_leaves_out_are_reported(
+    template: str | dict[str, str], tools: Any, drops: bool
+) -> None:
+    assert Renderer(small(template)).render(talk(user("1?"), assistant("1"), tools=tools)).drops_tools is drops
 
 
 def test_checksums_are_those_of_the_inserted_calls() -> None:

@@ -107,6 +107,7 @@ def _rows(account: RenderAccount) -> list[tuple[str, int, str]]:
         ("rows too long", account.num_too_long, f"more than {account.max_length or 0:,} tokens"),
         ("control strings in text", account.num_control_strings, "messages"),
         ("context not printed", account.num_dropped_context, "messages that the template leaves out"),
+        ("tools not printed", account.num_dropped_tools, "trajectories whose tools the template leaves out"),
     ]
     always = {"rows", "turns", "  exact", "supervised tokens", "branches", "longest path"}
     return [row for row in rows if row[1] or row[0] in always]

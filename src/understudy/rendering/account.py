@@ -41,6 +41,7 @@ class RenderAccount:
     num_tree_tokens: int = 0
     num_control_strings: int = 0
     num_dropped_context: int = 0
+    num_dropped_tools: int = 0
     num_too_long: int = 0
     longest: int = 0
     num_audited: int = 0
@@ -92,6 +93,10 @@ class RenderAccount:
         for dropped in rendered.dropped_context:
             text = f"turn {dropped.turn}: the template does not print a {dropped.role} message: {dropped.excerpt!r}"
             self._example("dropped context", place, text)
+        self.num_dropped_tools += rendered.drops_tools
+        if rendered.drops_tools:
+            names = dict.fromkeys(tool.name for turn in trajectory.turns for tool in turn.tools)
+            self._example("dropped tools", place, f"the template prints none of {', '.join(names)}")
         self.num_audited += len(rendered.audits)
         for audit in rendered.audits:
             self.num_audits_equal += audit.equal
@@ -149,6 +154,7 @@ class RenderAccount:
             "flat_rows_refused": self.num_flat_unknown,
             "control_strings": self.num_control_strings,
             "dropped_context": self.num_dropped_context,
+            "dropped_tools": self.num_dropped_tools,
             "longest_path": self.longest,
             "rows_too_long": self.num_too_long,
             "recorded_ids": {"audited": self.num_audited, "equal": self.num_audits_equal},

@@ -68,12 +68,16 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What rendering a trajectory gave; `refusals` and the rest are for reports and never change the tree."""
+    """What rendering a trajectory gave; `refusals` and the rest are for reports and never change the tree.
+
+    `drops_tools` is True where the trajectory offers tools and the template prints none, so the model never sees them.
+    """
 
     tree: TokenTree
     turns: tuple[RenderedTurn, ...]
     refusals: tuple[Refusal, ...] = ()
     control_strings: tuple[ControlString, ...] = ()
     dropped_context: tuple[DroppedContext, ...] = ()
+    drops_tools: bool = False
     num_unlocated_observations: int = 0
     audits: tuple[Audit, ...] = ()

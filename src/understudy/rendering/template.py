@@ -104,6 +104,11 @@ class ChatTemplate:
         """True when what it prints depends on the date."""
         return "strftime_now" in self.source
 
+    @property
+    def reads_tools(self) -> bool:
+        """False when what it prints is the same whatever tools there are."""
+        return "tools" in self.undeclared
+
     def forget(self) -> None:
         """Forget the JSON texts of values. Between two calls of this method no value that is rendered may change."""
         self._json_texts.clear()

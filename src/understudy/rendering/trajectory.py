@@ -94,6 +94,9 @@ class TrajectoryRendering:
             refusals=tuple(self._refusals),
             control_strings=tuple(self._control_strings),
             dropped_context=tuple(self._dropped),
+            drops_tools=any(
+                not isinstance(tools, TurnRefused) and self._writers.drops(tools) for tools in self._tools.values()
+            ),
             num_unlocated_observations=len(self._unlocated),
             audits=tuple(self._audits),
         )

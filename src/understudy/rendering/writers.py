@@ -56,6 +56,10 @@ class ModelWriters:
         """Return the writer with the template that transformers picks for these tools."""
         return self._writers[self._template_name(tools)]
 
+    def drops(self, tools: Any) -> bool:
+        """Say whether the template leaves out the tools that a conversation offers."""
+        return bool(tools) and not self._templates[self._template_name(tools)].reads_tools
+
     def forget(self) -> None:
         """Let the templates forget the JSON texts of the last trajectory's values."""
         for template in self._templates.values():

@@ -64,6 +64,8 @@ class SourceReport:
         lengths: what the length limit did.
         num_unlocated: observations whose tokens could not be told apart from the template's.
         control_strings: messages that hold a control token as ordinary text, by that text.
+        num_dropped_context: messages that the template does not print, so the model never sees them.
+        num_dropped_tools: trajectories that offer tools of which the template prints none.
         num_examples, num_held_out: trajectories to train on and to validate on.
         num_tokens: tokens of all examples, each tree's shared prefixes once.
         num_row_tokens: the same as separate rows.
@@ -82,6 +84,8 @@ class SourceReport:
     lengths: LengthCounts = field(default_factory=LengthCounts)
     num_unlocated: int = 0
     control_strings: Counter[str] = field(default_factory=Counter)
+    num_dropped_context: int = 0
+    num_dropped_tools: int = 0
     num_examples: int = 0
     num_held_out: int = 0
     num_tokens: int = 0
@@ -215,6 +219,8 @@ class _Preparation:
         report.num_turns += len(rendered.turns)
         report.refusals.update(str(refusal.code) for refusal in rendered.refusals)
         report.control_strings.update(found.text for found in rendered.control_strings)
+        report.num_dropped_context += len(rendered.dropped_context)
+        report.num_dropped_tools += rendered.drops_tools
         report.num_unlocated += rendered.num_unlocated_observations
 
         def weigh(tree: TokenTree) -> dict[str, NDArray[np.float64]]:

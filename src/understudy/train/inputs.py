@@ -107,6 +107,8 @@ def _log_report(report: SourceReport) -> None:
         "trajectories of other agents or policies": (report.num_unselected, ""),
         "trajectories with nothing to train": (report.num_unsupervised, ""),
         "observations whose tokens could not be told apart": (report.num_unlocated, ""),
+        "messages of the context that the chat template does not print": (report.num_dropped_context, ""),
+        "trajectories whose tools the chat template does not print": (report.num_dropped_tools, ""),
         "messages with a control token written as text": (
             sum(report.control_strings.values()),
             ", ".join(text for text, _ in report.control_strings.most_common(MAX_SHOWN_CONTROL_STRINGS)),
@@ -133,6 +135,8 @@ def _report_row(report: SourceReport) -> dict[str, Any]:
         "num_unselected": report.num_unselected,
         "num_unsupervised": report.num_unsupervised,
         "num_unlocated_observations": report.num_unlocated,
+        "num_dropped_context": report.num_dropped_context,
+        "num_dropped_tools": report.num_dropped_tools,
         "num_tokens": report.num_tokens,
         "num_row_tokens": report.num_row_tokens,
         "num_trained_tokens": report.num_targets,
