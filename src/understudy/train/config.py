@@ -228,6 +228,10 @@ class TrainSection(ConfigModel):
     fp16: bool = False
     """Compute in float16 (autocast) with a scaled loss."""
 
+    fsdp: bool = False
+    """Cut the model over all processes (FSDP2) in place of a copy on each: weights, gradients and optimiser state. For
+    models that one device cannot hold; changes no result."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

@@ -15,7 +15,7 @@ from .data import PreparedData
 from .inputs import RunInputs
 from .launch import world_size
 from .loss import LOGITS_BYTES
-from .setup import check_fits, check_vocabulary, examples_per_step, lora_settings, make_planner
+from .setup import check_fits, check_vocabulary, empty_trainable, examples_per_step, make_planner
 
 NUM_PLANNED_STEPS = 20
 
@@ -83,7 +83,7 @@ def describe(inputs: RunInputs) -> DryRun:
     config = inputs.config
     check_fits(inputs.data, config.train)
     plans = _plan(inputs.data, config.train)
-    model = _empty_model(inputs)
+    model = empty_trainable(config, inputs.base)
     check_vocabulary(inputs.data, len(model.get_input_embeddings().weight))
     num_parameters = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -114,25 +114,6 @@ def _plan(data: PreparedData, config: TrainSection) -> StepPlans:
         forward_passes=float(np.median(chunks)) / world_size(),
         longest_path=max(example.longest_path for source in data.train for example in source.examples),
     )
-
-
-def _empty_model(inputs: RunInputs) -> Any:
-    """Return the model to train without its weights: sizes only."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from understudy.models.export import whole_model
-    from understudy.models.load import load_model_config
-    from understudy.models.lora import add_adapter
-
-    config = inputs.config
-    trust = config.model.trust_remote_code
-    model_config = load_model_config(whole_model(inputs.base), trust_remote_code=trust)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust)
-        if config.lora is not None:
-            model = add_adapter(model, lora_settings(config.lora))
-    return model
 
 
 def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate:
