@@ -232,6 +232,10 @@ class TrainSection(ConfigModel):
     """Cut the model over all processes (FSDP2) in place of a copy on each: weights, gradients and optimiser state. For
     models that one device cannot hold; changes no result."""
 
+    fsdp_size: int | None = Field(None, ge=1)
+    """Over how many processes fsdp cuts one copy of the model, such as the GPUs of one machine; between the copies only
+    gradients go (hybrid sharding, HSDP). Null for one copy over all processes."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -289,6 +293,8 @@ class TrainSection(ConfigModel):
             raise ValueError(f"muon_learning_rate means nothing to {self.optim}; leave it out, or set optim: muon")
         if self.load_best_model_at_end and not self.save_best:
             raise ValueError("load_best_model_at_end needs the best checkpoint; set save_best: true")
+        if self.fsdp_size is not None and not self.fsdp:
+            raise ValueError("fsdp_size means nothing without fsdp; leave it out, or set fsdp: true")
         if self.fsdp:
             self._can_be_sharded()
         return self

@@ -59,7 +59,7 @@ class Lockstep:
     def run(self, compute: Callable[[], T]) -> T:
         """Run a pass; within `together` when its turn has come. With gradients enabled a backward pass must follow."""
         own = Pass.FORWARD_BACKWARD if torch.is_grad_enabled() else Pass.FORWARD
-        while self._idle is not None and (due := self._due.popleft()) != own:
+        while self._idle is not None and (due := self._next()) != own:
             self._run_idle(due)
         result = self.run_at_once(compute)
         if self._idle is None and own is Pass.FORWARD:
@@ -83,15 +83,23 @@ class Lockstep:
         """
         self._due = deque(common_order(gathered("".join(own))))
         self._idle = idle
+        self._root.set_requires_all_reduce(not self._due)
         yield
         while self._due:
-            self._run_idle(self._due.popleft())
+            self._run_idle(self._next())
         self._idle = None
         self._let_go()
 
     def _let_go(self) -> None:
         """Leave shards alone in the model: a forward pass without a backward pass leaves the root's weights whole."""
         self._root.reshard()
+
+    def _next(self) -> Pass:
+        """Return what all ranks run now. In the last pass gradients are summed over copies of the model too."""
+        due = self._due.popleft()
+        if not self._due:
+            self._root.set_requires_all_reduce(True)
+        return due
 
     def _run_idle(self, due: Pass) -> None:
         assert self._idle is not None

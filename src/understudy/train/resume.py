@@ -40,6 +40,7 @@ _FREE = frozenset(
         "train.layout",
         "train.device",
         "train.fsdp",
+        "train.fsdp_size",
         "train.gradient_checkpointing",
         "train.activation_offloading",
         "train.torch_compile",

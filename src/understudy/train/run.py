@@ -187,6 +187,8 @@ def _load(inputs: RunInputs, found: Checkpoint | None, device: torch.device) -> 
     arguments = (inputs.config, inputs.base, found.path if found else None, device)
     if is_sharded(inputs.config.train, world_size()):
         return load_sharded(*arguments)
+    if inputs.config.train.fsdp:
+        log.info("train.fsdp: of one process, all is in one shard: the whole model")
     return ModelAdapter(load_trainable(*arguments))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -37,7 +37,7 @@ def load_sharded(config: TrainConfig, base: str | Path, checkpoint: Path | None,
     model = _same_on_all_ranks(config, base, checkpoint)
     whole = {name: p.data for name, p in model.named_parameters()} if dist.get_rank() == 0 else {}
     dtype = torch.bfloat16 if config.train.bf16 else torch.float16 if config.train.fp16 else None
-    root = shard(model, device, dtype)
+    root = shard(model, device, dtype, config.train.fsdp_size)
     if dist.get_rank() != 0:
         root.to_empty(device=device)
     _send_out(model, whole, device)
@@ -45,20 +45,23 @@ def load_sharded(config: TrainConfig, base: str | Path, checkpoint: Path | None,
     return ModelAdapter(model, Lockstep(root, device, dtype))
 
 
-def shard(model: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None) -> WholeModel:
-    """Cut a model over all ranks: each decoder layer is a unit, and what is outside of layers is one more.
+def shard(
+    model: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None, size: int | None = None
+) -> WholeModel:
+    """Cut a model over `size` ranks, or all: each decoder layer is a unit, and what is outside of layers is one more.
 
     Layers get their weights in the dtype in which they compute, because a copy that autocast made would be held until
     the backward pass. Gradients are summed, in float32 at least: the step's denominators are global.
 
     Raises:
-        ConfigError: it has no layers that are known here, or a unit trains weights of several dtypes.
+        ConfigError: it has no layers that are known here, a unit trains weights of several dtypes, or the ranks are no
+            multiple of the size.
     """
     layers = decoder_layers(model)
     if not layers:
         raise ConfigError(f"train.fsdp: {type(model).__name__} has no decoder layers that are known here; leave it out")
     _check_dtypes(model, layers)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = _mesh(device, dist.get_world_size(), size)
     trained = next(p.dtype for p in model.parameters() if p.requires_grad)
     sums = torch.promote_types(trained, torch.float32)
     for layer in layers:
@@ -72,6 +75,18 @@ def shard(model: nn.Module, device: torch.device, autocast_dtype: torch.dtype | 
         unit.set_force_sum_reduction_for_comms(True)
     root.set_reduce_scatter_unused_params(True)  # experts that only some ranks' tokens go to, a head without targets
     return root
+
+
+def _mesh(device: torch.device, num_ranks: int, size: int | None) -> DeviceMesh:
+    """Return the ranks in one row, or with a row for each copy of the model."""
+    if size is None or size == num_ranks:
+        return init_device_mesh(device.type, (num_ranks,), mesh_dim_names=("shard",))
+    if num_ranks % size:
+        raise ConfigError(
+            f"train.fsdp_size: {num_ranks} processes cannot hold whole copies of {size} each; set it to a divisor of "
+            f"{num_ranks}, or leave it out"
+        )
+    return init_device_mesh(device.type, (num_ranks // size, size), mesh_dim_names=("copy", "shard"))
 
 
 def shard_like(whole: Tensor, parameter: DTensor) -> DTensor:
@@ -118,8 +133,10 @@ def _check_dtypes(model: nn.Module, layers: list[nn.Module]) -> None:
 def _send_out(model: nn.Module, whole: dict[str, Tensor], device: torch.device) -> None:
     """Send the main rank's weights to all ranks, one tensor after the other; each keeps its part."""
     for name, parameter in model.named_parameters():
-        tensor = whole.pop(name).contiguous() if whole else torch.empty(parameter.shape, dtype=parameter.dtype)
-        tensor = tensor.to(device)
+        if dist.get_rank() == 0:
+            tensor = whole.pop(name).contiguous().to(device)
+        else:
+            tensor = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
         dist.broadcast(tensor, src=0)
         parameter.to_local().copy_(shard_like(tensor, parameter).to_local())
     for buffer in model.buffers():

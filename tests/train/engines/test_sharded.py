@@ -41,6 +41,7 @@ class Case:
     autocast_dtype: torch.dtype | None = None
     num_examples: int = 7
     init_scale: float = 1024.0
+    num_copies: int = 1
 
 
 CASES = {
@@ -49,6 +50,7 @@ CASES = {
     "untied": Case(tied=False),
     "gradient checkpointing": Case(gradient_checkpointing=True),
     "rows": Case(rows=True, tied=False),
+    "copies": Case(num_copies=2),
     "lora": Case(lora=True),
     "experts": Case("qwen3_moe", tied=False),
     "experts, lora": Case("qwen3_moe", lora=True, gradient_checkpointing=True),
@@ -99,7 +101,8 @@ def sharded_engine(case: Case, weights: dict[str, Any] | None = None) -> Sharded
     made = network(case)
     if weights is not None:
         made.load_state_dict(weights, strict=not case.lora)
-    lockstep = Lockstep(shard(made, CPU, case.autocast_dtype), CPU, case.autocast_dtype)
+    root = shard(made, CPU, case.autocast_dtype, 2 // case.num_copies)
+    lockstep = Lockstep(root, CPU, case.autocast_dtype)
     adapter = ModelAdapter(made, lockstep)
     runner, arguments = settings(adapter, case)
     return ShardedEngine(adapter, runner, lockstep=lockstep, **arguments)
@@ -224,10 +227,11 @@ def test_either_engine_goes_on_with_what_the_other_began(runs, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_rank_holds_half_of_weights_and_moments(runs, name: str) -> None:
+def test_each_rank_holds_its_share_of_weights_and_moments(runs, name: str) -> None:
+    share = CASES[name].num_copies / 2
     for rank in runs[1]:
-        assert 0.45 < rank[name]["share"] < 0.55
-        assert 0.45 < rank[name]["share of moments"] < 0.55
+        assert rank[name]["share"] == pytest.approx(share, abs=0.05)
+        assert rank[name]["share of moments"] == pytest.approx(share, abs=0.05)
 
 
 def test_trees_are_held_against_rows_in_shards_too(runs) -> None:
