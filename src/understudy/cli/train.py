@@ -126,7 +126,8 @@ def show_dry_run(console: Console, dry: DryRun) -> None:
         f"{dry.config.train.max_tokens_per_batch:,} tokens",
         "longest row": f"{plans.longest_path:,} tokens",
         "memory": f"about {_gib(memory.total)} on a device: weights {_gib(memory.weights)}, gradients "
-        f"{_gib(memory.gradients)}, optimiser {_gib(memory.optimizer)}, activations roughly {_gib(memory.activations)}",
+        f"{_gib(memory.gradients)}, optimiser {_gib(memory.optimizer)}, activations roughly {_gib(memory.activations)}"
+        + (f", weights and gradients put together for a pass {_gib(memory.gathered)}" if memory.gathered else ""),
         "fingerprints": f"data {dry.data.fingerprint}, rendering {dry.rendering_fingerprint}",
     }
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -306,7 +306,9 @@ class TrainSection(ConfigModel):
         if self.torch_compile:
             raise ValueError("fsdp does not go with torch_compile; leave one of them out")
         if self.activation_offloading:
-            raise ValueError("fsdp does not go with activation_offloading; set gradient_checkpointing: true in its place")
+            raise ValueError(
+                "fsdp does not go with activation_offloading; set gradient_checkpointing: true in its place"
+            )
 
     @property
     def trackers(self) -> tuple[str, ...]:
@@ -396,8 +398,8 @@ class TrainConfig(ConfigModel):
                 raise ValueError("train.fsdp cannot cut weights in 4 bits; set model.dtype: bfloat16 in their place")
             if self.train.fsdp and self.evaluation is not None:
                 raise ValueError(
-                    "evaluation plays with a whole model on each process, and train.fsdp leaves none; leave it out, and "
-                    "play with checkpoints: understudy evaluate"
+                    "evaluation plays with a whole model on each process, and train.fsdp leaves none; leave it out, "
+                    "and play with checkpoints: understudy evaluate"
                 )
             return self
         selecting: list[DataSection | SourceSection] = [self.data, *(self.data.sources or {}).values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,9 @@ def sharded_engine(case: Case, weights: dict[str, Any] | None = None) -> Sharded
 
 
 def plans(case: Case, world_size: int) -> Any:
-    return planner(case.num_examples, batch_size=3, world_size=world_size, layout="rows" if case.rows else "depth_first")
+    return planner(
+        case.num_examples, batch_size=3, world_size=world_size, layout="rows" if case.rows else "depth_first"
+    )
 
 
 def run(engine: Any, steps: Any, which: range) -> list[tuple[float, float, int]]:
@@ -170,7 +171,7 @@ def _overflow() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the local engine did with every case, and what each of two ranks did."""
     folder = tmp_path_factory.mktemp("sharded")
     local = {}
@@ -184,7 +185,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, A
         local[name]["weights before"] = before
     torch.save(local, folder / "local.pt")
     mp.spawn(_work, (31000 + hash(str(folder)) % 2000, str(folder)), nprocs=2)
-    yield local, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return local, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 def assert_same_figures(found: list[Any], expected: list[Any], rel: float) -> None:
