@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if rank() == 0:
         show_log()
     if args.dry_run:
-        show_dry_runs(results(), api.dry_runs(args.config, overrides=overrides))
+        found = api.dry_runs(args.config, overrides=overrides)
+        if rank() == 0:
+            show_dry_runs(results(), found)
         return 0
     result = api.train(args.config, overrides=overrides, overwrite=args.overwrite)
     if rank() == 0:

@@ -7,6 +7,7 @@ than its shards and one tensor.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from understudy.errors import ConfigError, UnderstudyError
 
@@ -62,14 +63,15 @@ def shard(
         raise ConfigError(f"train.fsdp: {type(model).__name__} has no decoder layers that are known here; leave it out")
     _check_dtypes(model, layers)
     mesh = _mesh(device, dist.get_world_size(), size)
+    place = partial(_placement, size or dist.get_world_size())
     trained = next(p.dtype for p in model.parameters() if p.requires_grad)
     sums = torch.promote_types(trained, torch.float32)
     for layer in layers:
         policy = MixedPrecisionPolicy(param_dtype=autocast_dtype, reduce_dtype=sums, cast_forward_inputs=False)
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, shard_placement_fn=place)
     root = WholeModel(model)
     policy = MixedPrecisionPolicy(reduce_dtype=sums, cast_forward_inputs=False)
-    fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(root, mesh=mesh, mp_policy=policy, shard_placement_fn=place, reshard_after_forward=False)
     for unit in (root, *layers):
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
@@ -87,6 +89,16 @@ def _mesh(device: torch.device, num_ranks: int, size: int | None) -> DeviceMesh:
             f"{num_ranks}, or leave it out"
         )
     return init_device_mesh(device.type, (num_ranks // size, size), mesh_dim_names=("copy", "shard"))
+
+
+def _placement(size: int, parameter: nn.Parameter) -> Shard:
+    """Return how to cut a parameter: by its first dimension, but where that has fewer entries than there are ranks.
+
+    Matrices of experts are one tensor, and experts may be few; then one that can be cut evenly is taken.
+    """
+    if parameter.shape[0] >= size:
+        return Shard(0)
+    return Shard(next((dim for dim, length in enumerate(parameter.shape) if length % size == 0), 0))
 
 
 def shard_like(whole: Tensor, parameter: DTensor) -> DTensor:

@@ -41,6 +41,7 @@ class Case:
     num_examples: int = 7
     init_scale: float = 1024.0
     num_copies: int = 1
+    num_experts: int = 4
 
 
 CASES = {
@@ -52,6 +53,7 @@ CASES = {
     "copies": Case(num_copies=2),
     "lora": Case(lora=True),
     "experts": Case("qwen3_moe", tied=False),
+    "fewer experts than ranks": Case("qwen3_moe", num_experts=1),
     "experts, lora": Case("qwen3_moe", lora=True, gradient_checkpointing=True),
     "bf16": Case(autocast_dtype=torch.bfloat16, gradient_checkpointing=True),
     "experts, bf16": Case("qwen3_moe", autocast_dtype=torch.bfloat16),
@@ -62,7 +64,9 @@ HALF = [name for name in CASES if name not in EXACT]
 
 
 def network(case: Case, seed: int = 0) -> nn.Module:
-    made = model(case.architecture, num_layers=2, tie_word_embeddings=case.tied, seed=seed)
+    experts = {"num_experts": case.num_experts, "num_experts_per_tok": min(2, case.num_experts)}
+    sizes = experts if case.architecture == "qwen3_moe" else {}
+    made = model(case.architecture, num_layers=2, tie_word_embeddings=case.tied, seed=seed, **sizes)
     if case.lora:
         import peft
 
