@@ -199,8 +199,15 @@ class ModelAdapter:
         """Run a pass through the model: all that `compute` does with its layers and its head."""
         return compute() if self.lockstep is None else self.lockstep.run(compute)
 
-    def run_idle(self, due: Pass) -> None:
-        """Run a pass over one token that adds nothing, because another rank of a sharded model runs one."""
+    @contextmanager
+    def passes_together(self, own: Sequence[Pass]) -> Iterator[None]:
+        """Let every rank of a sharded model run its own passes within the block."""
+        assert self.lockstep is not None
+        with self.lockstep.together(own, self._run_idle):
+            yield
+
+    def _run_idle(self, due: Pass) -> None:
+        """Run a pass over one token that adds nothing, because another rank runs one."""
         assert self.lockstep is not None
         ids = torch.zeros(1, dtype=torch.long, device=self.device)
         with self.attention(self._own_attention):

@@ -266,14 +266,14 @@ def make_engine(
     from .optimization import make_optimizer, make_scheduler
 
     optimizer = make_optimizer(adapter.model, config)
-    settings: dict[str, Any] = {
-        "coefficients": objective.coefficients,
-        "source_names": [source.name for source in data.train],
-        "optimizer": optimizer,
-        "scheduler": make_scheduler(optimizer, config, num_steps),
-        "max_grad_norm": config.max_grad_norm,
-        "scaler": torch.amp.GradScaler(adapter.device.type) if config.fp16 else None,
-    }
-    if adapter.lockstep is not None:
-        return ShardedEngine(adapter, runner, lockstep=adapter.lockstep, **settings)
-    return LocalEngine(adapter, runner, **settings)
+    engine = LocalEngine if adapter.lockstep is None else ShardedEngine
+    return engine(
+        adapter,
+        runner,
+        coefficients=objective.coefficients,
+        source_names=[source.name for source in data.train],
+        optimizer=optimizer,
+        scheduler=make_scheduler(optimizer, config, num_steps),
+        max_grad_norm=config.max_grad_norm,
+        scaler=torch.amp.GradScaler(adapter.device.type) if config.fp16 else None,
+    )

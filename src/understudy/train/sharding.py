@@ -2,7 +2,7 @@
 
 The main rank reads the weights into its CPU's memory. All others make the same model without weights, both are cut by
 `fully_shard`, and then each tensor goes to all ranks, which keep their own part of it. So no device ever holds more
-than its shards and one tensor.
+than its shards and one unit: a layer, or what is outside of layers.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def sharded_engine(case: Case, weights: dict[str, Any] | None = None) -> Sharded
     lockstep = Lockstep(root, CPU, case.autocast_dtype)
     adapter = ModelAdapter(made, lockstep)
     runner, arguments = settings(adapter, case)
-    return ShardedEngine(adapter, runner, lockstep=lockstep, **arguments)
+    return ShardedEngine(adapter, runner, **arguments)
 
 
 def plans(case: Case, world_size: int) -> Any:

@@ -59,6 +59,7 @@ class DataParallelEngine(ABC):
         self._max_grad_norm = max_grad_norm
         self._scaler = scaler
         self._parameters = [p for p in adapter.model.parameters() if p.requires_grad]
+        self._share_weights()
 
     def global_weight_sums(self, plan: StepPlan) -> NDArray[np.float64]:
         """See `Engine.global_weight_sums`."""
@@ -128,6 +129,10 @@ class DataParallelEngine(ABC):
             schedule = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
             for group, highest, factor in schedule:
                 group["lr"] = highest * factor(self.scheduler.last_epoch)
+
+    @abstractmethod
+    def _share_weights(self) -> None:
+        """Start all ranks from the same weights."""
 
     @abstractmethod
     def save_model(self, folder: Path) -> None:

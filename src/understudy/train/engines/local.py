@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from understudy.train.adapter import ModelAdapter
-from understudy.train.runner import Runner
 
 from .base import DataParallelEngine
 
@@ -25,11 +21,6 @@ _BUCKET_BYTES = 64 * 2**20
 
 class LocalEngine(DataParallelEngine):
     """One copy of the model on one device; see `DataParallelEngine` for the arguments."""
-
-    def __init__(self, adapter: ModelAdapter, runner: Runner, **settings: Any) -> None:
-        super().__init__(adapter, runner, **settings)
-        if self.distributed:
-            self._copy_parameters()
 
     def save_model(self, folder: Path) -> None:
         """See `Engine.save_model`."""
@@ -49,8 +40,10 @@ class LocalEngine(DataParallelEngine):
             for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
                 grad.copy_(part.view_as(grad))
 
-    def _copy_parameters(self) -> None:
+    def _share_weights(self) -> None:
         """Start every rank from rank 0's values."""
+        if not self.distributed:
+            return
         with torch.no_grad():
             for tensor in (*self.adapter.model.parameters(), *self.adapter.model.buffers()):
                 dist.broadcast(tensor, src=0)

@@ -17,9 +17,6 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from understudy.batching import StepPlan
-from understudy.train.adapter import ModelAdapter
-from understudy.train.lockstep import Lockstep
-from understudy.train.runner import Runner
 from understudy.train.sharding import shard_like
 from understudy.train.stats import LossSums
 
@@ -31,10 +28,6 @@ class ShardedEngine(DataParallelEngine):
 
     Checkpoints are those of `LocalEngine`, so a run may go on with another number of processes, or without shards.
     """
-
-    def __init__(self, adapter: ModelAdapter, runner: Runner, *, lockstep: Lockstep, **settings: Any) -> None:
-        super().__init__(adapter, runner, **settings)
-        self._lockstep = lockstep
 
     def state(self) -> dict[str, Any]:
         """See `Engine.state`."""
@@ -66,8 +59,11 @@ class ShardedEngine(DataParallelEngine):
 
     def _run_plan(self, plan: StepPlan, factors: NDArray[np.float64], sums: LossSums, *, train: bool) -> None:
         own = [due for batch in plan.micro_batches for due in self._runner.passes(batch, train=train)]
-        with self._lockstep.together(own, self.adapter.run_idle):
+        with self.adapter.passes_together(own):
             super()._run_plan(plan, factors, sums, train=train)
+
+    def _share_weights(self) -> None:
+        """Each rank got its part of the same weights."""
 
     def _finish_gradients(self) -> None:
         """Each backward pass has summed its gradients."""
