@@ -44,6 +44,25 @@ from understudy.train.engines.local import LocalEngine
         ({"lora": {"lora_target_modules": "nothing.*"}}, ConfigError, "no layer matches the expression"),
         ({"model": {"load_in_4bit": True}}, ConfigError, "model.load_in_4bit needs lora"),
         ({"model": {"load_in_4bit": True}, "lora": {}, "train": {"device": "cpu"}}, ConfigError, "in_4bit needs a GPU"),
+        ({"train": {"fsdp": True, "optim": "muon"}}, ConfigError, "which fsdp cuts; set optim: adamw_torch_fused"),
+        (
+            {"train": {"fsdp": True, "optim": "adamw_8bit"}},
+            ConfigError,
+            "which fsdp cuts; set optim: adamw_torch_fused",
+        ),
+        ({"train": {"fsdp": True, "torch_compile": True}}, ConfigError, "fsdp does not go with torch_compile"),
+        ({"train": {"fsdp": True, "activation_offloading": True}}, ConfigError, "set gradient_checkpointing: true"),
+        ({"train": {"fsdp_size": 2}}, ConfigError, "fsdp_size means nothing without fsdp"),
+        (
+            {"train": {"fsdp": True}, "model": {"load_in_4bit": True}, "lora": {}},
+            ConfigError,
+            "cannot cut weights in 4",
+        ),
+        (
+            {"train": {"fsdp": True}, "evaluation": {"environment": {"name": "math"}}},
+            ConfigError,
+            "understudy evaluate",
+        ),
         ({"model": {"trust_remote_code": "maybe"}}, ConfigError, "model.trust_remote_code"),
     ],
 )
@@ -60,7 +79,7 @@ def test_what_cannot_work_is_refused_with_its_reason_and_leaves_no_checkpoint(
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("ACCELERATE_USE_FSDP", "true", "told to use FSDP, but every process holds a whole copy"),
+        ("ACCELERATE_USE_FSDP", "true", "told to use FSDP.* set train.fsdp: true"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "told to use DeepSpeed"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "set train.bf16: true, or launch with --mixed_precision no"),
         ("ACCELERATE_MIXED_PRECISION", "fp8", "told to compute in fp8"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from understudy.batching import Example, Planner, Sampler, Source, StepPlan, make_example
+from understudy.batching import Example, Layout, Planner, Sampler, Source, StepPlan, make_example
 from understudy.models.tiny import tiny_model
 from understudy.types import Span, SpanKind, TokenTreeBuilder
 
@@ -28,7 +28,9 @@ def random_example(seed: int, *, num_rows: int = 2, prefix: int = 6) -> Example:
     return example
 
 
-def planner(num_examples: int, *, batch_size: int, world_size: int = 1, shuffle: bool = True) -> Planner:
+def planner(
+    num_examples: int, *, batch_size: int, world_size: int = 1, shuffle: bool = True, layout: Layout = "depth_first"
+) -> Planner:
     """Plan over two sources of which the second holds a third of the examples; one source if there are too few."""
     examples = [random_example(seed) for seed in range(num_examples)]
     cut = num_examples - num_examples // 3
@@ -36,7 +38,7 @@ def planner(num_examples: int, *, batch_size: int, world_size: int = 1, shuffle:
     if cut < num_examples:
         sources.append(Source("second", examples[cut:]))
     sampler = Sampler([len(s.examples) for s in sources], batch_size=batch_size, seed=0, shuffle=shuffle)
-    return Planner(sources, sampler, max_tokens_per_batch=40, world_size=world_size)
+    return Planner(sources, sampler, layout=layout, max_tokens_per_batch=40, world_size=world_size)
 
 
 def plan(num_examples: int = 6) -> StepPlan:

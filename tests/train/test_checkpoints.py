@@ -92,6 +92,17 @@ def test_a_failed_save_leaves_everything_as_it_was_and_says_why(tmp_path, error:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_comes_after_a_part_that_fails_is_not_begun(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def fails(folder: Path) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(CheckpointError, match="no space left"):
+        Checkpoints(tmp_path).save(2, {}, lambda _: begun.append("first"), fails, lambda _: begun.append("third"))
+    assert begun == ["first"]
+
+
 def test_saving_a_step_again_replaces_a_damaged_one(tmp_path) -> None:
     checkpoints = saved(tmp_path, 1, 2)
     (tmp_path / "checkpoint-2" / "optimizer.pt").unlink()

@@ -43,6 +43,22 @@ def test_muon_keeps_one_moment_of_the_matrices_of_hidden_layers(base) -> None:
     assert found.memory.optimizer == 2 * found.memory.weights - sum(p.nbytes for p in matrices)
 
 
+def test_of_a_sharded_model_a_device_holds_its_part_and_what_a_pass_puts_together(tmp_path, monkeypatch) -> None:
+    base = make_base(tmp_path / "deep", num_layers=4)
+    whole = estimate(base, train={"fsdp": True}).memory  # one process, one shard
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    copies, part = (estimate(base, train={"fsdp": fsdp}).memory for fsdp in (False, True))
+    assert whole.weights == copies.weights == 4 * part.weights
+    assert (copies.gradients, copies.optimizer) == (4 * part.gradients, 4 * part.optimizer)
+    assert whole.gathered == copies.gathered == 0
+    network = AutoModelForCausalLM.from_pretrained(base)
+    layer = sum(p.nbytes for p in network.model.layers[0].parameters())
+    outer = sum(p.nbytes for p in network.parameters()) - 4 * layer
+    assert part.gathered == 3 * layer + 2 * outer
+    two = estimate(base, train={"fsdp": True, "fsdp_size": 2}).memory
+    assert two.weights == 2 * part.weights
+
+
 @pytest.mark.parametrize(
     "smaller",
     [

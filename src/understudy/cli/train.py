@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if rank() == 0:
         show_log()
     if args.dry_run:
-        show_dry_runs(results(), api.dry_runs(args.config, overrides=overrides))
+        found = api.dry_runs(args.config, overrides=overrides)
+        if rank() == 0:
+            show_dry_runs(results(), found)
         return 0
     result = api.train(args.config, overrides=overrides, overwrite=args.overwrite)
     if rank() == 0:
@@ -126,7 +128,8 @@ def show_dry_run(console: Console, dry: DryRun) -> None:
         f"{dry.config.train.max_tokens_per_batch:,} tokens",
         "longest row": f"{plans.longest_path:,} tokens",
         "memory": f"about {_gib(memory.total)} on a device: weights {_gib(memory.weights)}, gradients "
-        f"{_gib(memory.gradients)}, optimiser {_gib(memory.optimizer)}, activations roughly {_gib(memory.activations)}",
+        f"{_gib(memory.gradients)}, optimiser {_gib(memory.optimizer)}, activations roughly {_gib(memory.activations)}"
+        + (f", weights and gradients put together for a pass {_gib(memory.gathered)}" if memory.gathered else ""),
         "fingerprints": f"data {dry.data.fingerprint}, rendering {dry.rendering_fingerprint}",
     }
     table = Table(show_header=False, box=None, pad_edge=False)

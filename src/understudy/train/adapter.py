@@ -8,22 +8,24 @@ keys, values and whatever keyword arguments `forward` was given), the mask inter
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, GradientCheckpointingLayer, PreTrainedModel
 
 from understudy.errors import TrainError
 
 from .attention import AttentionLayout, Backend
-from .loss import Head
+from .lockstep import Lockstep, Pass
+from .loss import Head, no_loss
 
 TREE_ATTENTION = "understudy_tree"
+
+T = TypeVar("T")
 
 KeysAndValues = dict[nn.Module, tuple[Tensor, Tensor]]
 """Each attention layer's keys and values, [1, K, tokens, D]."""
@@ -35,9 +37,10 @@ _LOGIT_SCALE_KEYS = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 _LOGIT_SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap")
 
 
-@dataclass(slots=True)
 class ChunkAttention:
     """What the attention layers need to know while one chunk runs.
+
+    It is no dataclass, because FSDP would look for tensors in one and hand a copy with others to the layers.
 
     Args:
         layout: who sees whom.
@@ -46,10 +49,17 @@ class ChunkAttention:
         kept: where to put this chunk's own keys and values; None when nothing below needs them.
     """
 
-    layout: AttentionLayout
-    backend: Backend
-    past: Sequence[tuple[KeysAndValues, int, int]] = ()
-    kept: KeysAndValues | None = field(default=None)
+    def __init__(
+        self,
+        layout: AttentionLayout,
+        backend: Backend,
+        past: Sequence[tuple[KeysAndValues, int, int]] = (),
+        kept: KeysAndValues | None = None,
+    ) -> None:
+        self.layout = layout
+        self.backend = backend
+        self.past = past
+        self.kept = kept
 
     def with_past(self, layer: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values with those of the path above in front, and keep this chunk's own."""
@@ -104,20 +114,24 @@ class ModelAdapter:
 
     Args:
         model: from transformers, or a PEFT model around one.
+        lockstep: runs its passes where it is sharded; None where this process has all of it.
 
     Raises:
         TrainError: its logits are not made of its last hidden states in a way that is known here.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, lockstep: Lockstep | None = None) -> None:
         self.model = model
+        self.lockstep = lockstep
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if not isinstance(base, PreTrainedModel):
             raise TrainError(f"{type(base).__name__} is not a transformers model")
         self.causal_lm: PreTrainedModel = base
         self.backbone: nn.Module = base.get_decoder()
         self.config = base.config.get_text_config()
-        self._scale, self._softcap = self._find_logit_transform()
+        self._own_attention: str = self.backbone.config._attn_implementation
+        with torch.no_grad():
+            self._scale, self._softcap = self.run(self._find_logit_transform)
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +147,11 @@ class ModelAdapter:
         """How the model makes logits; holds the model's own parameters."""
         layer = _active_layer(self.causal_lm.get_output_embeddings())
         return Head(layer.weight, getattr(layer, "bias", None), self._scale, self._softcap)
+
+    def outer_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of embeddings and output layer."""
+        outer = (self.causal_lm.get_input_embeddings(), self.causal_lm.get_output_embeddings())
+        return [parameter for module in outer for parameter in module.parameters()]
 
     def tree_obstacle(self, backend: Backend) -> str | None:
         """Return why this model cannot be trained on trees with this backend; None when it can."""
@@ -176,6 +195,26 @@ class ModelAdapter:
         kinds = getattr(self.config, "layer_types", None)
         return [int(window)] if window and (kinds is None or "sliding_attention" in kinds) else []
 
+    def run(self, compute: Callable[[], T]) -> T:
+        """Run a pass through the model: all that `compute` does with its layers and its head."""
+        return compute() if self.lockstep is None else self.lockstep.run(compute)
+
+    @contextmanager
+    def passes_together(self, own: Sequence[Pass]) -> Iterator[None]:
+        """Let every rank of a sharded model run its own passes within the block."""
+        assert self.lockstep is not None
+        with self.lockstep.together(own, self._run_idle):
+            yield
+
+    def _run_idle(self, due: Pass) -> None:
+        """Run a pass over one token that adds nothing, because another rank runs one."""
+        assert self.lockstep is not None
+        ids = torch.zeros(1, dtype=torch.long, device=self.device)
+        with self.attention(self._own_attention):
+            loss = self.lockstep.run_at_once(lambda: no_loss(self.row_hidden(ids)))
+            if due is Pass.FORWARD_BACKWARD and loss.requires_grad:
+                loss.backward()
+
     def tree_hidden(self, ids: Tensor, positions: Tensor, chunk: ChunkAttention) -> Tensor:
         """Return [T, D] the last hidden states of a chunk's tokens [T]; only within `attention`."""
         out = self.backbone(
@@ -191,7 +230,6 @@ class ModelAdapter:
         """Return [T, V] the model's own logits of one row, the reference of all checks."""
         return self.causal_lm(input_ids=ids[None], use_cache=False).logits[0]
 
-    @torch.no_grad()
     def _find_logit_transform(self) -> tuple[float, float | None]:
         """Return the scale and softcap of the logits: those among the config's that reproduce the model's own logits.
 
@@ -218,6 +256,11 @@ class ModelAdapter:
             f"{type(self.causal_lm).__name__} makes its logits in a way that is not known here: they are not its last "
             "hidden states times its output embeddings, scaled and capped as its config says"
         )
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of a model, in their order: most of its weights, and what is recomputed as one."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def _active_layer(head: nn.Module) -> Any:

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,14 @@ class Checkpoints:
         return self.folder / f"checkpoint-{step}"
 
     def save(
-        self, step: int, state: dict[str, Any], write: Callable[[Path], None], *, protected: Collection[int] = ()
+        self, step: int, state: dict[str, Any], *writes: Callable[[Path], None], protected: Collection[int] = ()
     ) -> Path:
         """Write a checkpoint, then delete those beyond the limit.
 
         Args:
             state: JSON; `newest` gives it back.
-            write: writes the files into a folder; is called on every rank.
+            writes: write the files into a folder; each is called on every rank, when all ranks are done with the one
+                before. What ranks do together must come before what may fail on one of them.
             protected: steps whose checkpoints are not deleted.
 
         Raises:
@@ -77,7 +79,8 @@ class Checkpoints:
         temporary = self.folder / f".{target.name}.tmp"
         self._agree(lambda: _empty_folder(temporary), target, on_main=True)
         try:
-            self._agree(lambda: write(temporary), target, on_main=False)
+            for write in writes:
+                self._agree(partial(write, temporary), target, on_main=False)
             self._agree(lambda: _finish(temporary, target, step, state), target, on_main=True)
         except CheckpointError:
             if self._is_main:
@@ -180,7 +183,8 @@ def read_training_state(engine: Engine, folder: Path) -> None:
         CheckpointError: it does not fit the model or the optimiser.
     """
     try:
-        engine.load_state(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
+        # Mapped, because an engine that keeps a part of it need not read all, nor each process of a machine hold it.
+        engine.load_state(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True))
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: its optimiser does not fit this run: {error}") from error
     file = _random_state_file(folder, engine.rank)

@@ -228,6 +228,14 @@ class TrainSection(ConfigModel):
     fp16: bool = False
     """Compute in float16 (autocast) with a scaled loss."""
 
+    fsdp: bool = False
+    """Cut the model over all processes (FSDP2) in place of a copy on each: weights, gradients and optimiser state. For
+    models that one device cannot hold; changes no result."""
+
+    fsdp_size: int | None = Field(None, ge=1)
+    """Over how many processes fsdp cuts one copy of the model, such as the GPUs of one machine; between the copies only
+    gradients go (hybrid sharding, HSDP). Null for one copy over all processes."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -285,7 +293,22 @@ class TrainSection(ConfigModel):
             raise ValueError(f"muon_learning_rate means nothing to {self.optim}; leave it out, or set optim: muon")
         if self.load_best_model_at_end and not self.save_best:
             raise ValueError("load_best_model_at_end needs the best checkpoint; set save_best: true")
+        if self.fsdp_size is not None and not self.fsdp:
+            raise ValueError("fsdp_size means nothing without fsdp; leave it out, or set fsdp: true")
+        if self.fsdp:
+            self._can_be_sharded()
         return self
+
+    def _can_be_sharded(self) -> None:
+        if self.optim not in ("adamw_torch_fused", "adamw_torch"):
+            needs = "whole matrices" if self.optim == "muon" else "whole tensors"
+            raise ValueError(f"optim: {self.optim} needs {needs}, which fsdp cuts; set optim: adamw_torch_fused")
+        if self.torch_compile:
+            raise ValueError("fsdp does not go with torch_compile; leave one of them out")
+        if self.activation_offloading:
+            raise ValueError(
+                "fsdp does not go with activation_offloading; set gradient_checkpointing: true in its place"
+            )
 
     @property
     def trackers(self) -> tuple[str, ...]:
@@ -371,6 +394,13 @@ class TrainConfig(ConfigModel):
         if self.policies is None:
             if self.model.load_in_4bit and self.lora is None:
                 raise ValueError("model.load_in_4bit needs lora: weights in 4 bits cannot be trained themselves")
+            if self.train.fsdp and self.model.load_in_4bit:
+                raise ValueError("train.fsdp cannot cut weights in 4 bits; set model.dtype: bfloat16 in their place")
+            if self.train.fsdp and self.evaluation is not None:
+                raise ValueError(
+                    "evaluation plays with a whole model on each process, and train.fsdp leaves none; leave it out, "
+                    "and play with checkpoints: understudy evaluate"
+                )
             return self
         selecting: list[DataSection | SourceSection] = [self.data, *(self.data.sources or {}).values()]
         if any(section.agents is not None or section.policies is not None for section in selecting):

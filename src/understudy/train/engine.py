@@ -61,10 +61,10 @@ class Engine(Protocol):
         """Return the learning rate that the next step uses."""
 
     def state(self) -> dict[str, Any]:
-        """Return the state of optimiser, schedule and loss scale; every rank calls it."""
+        """Return the state of optimiser, schedule and loss scale, whole on the main rank; every rank calls it."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state` returned."""
+        """Go on from a state that `state` returned on the main rank of any engine; it is whole on every rank."""
 
     def save_model(self, folder: Path) -> None:
         """Write the weights, or the adapter, in Hugging Face layout as safetensors; every rank calls it."""

@@ -15,7 +15,7 @@ from .data import PreparedData
 from .inputs import RunInputs
 from .launch import world_size
 from .loss import LOGITS_BYTES
-from .setup import check_fits, check_vocabulary, examples_per_step, lora_settings, make_planner
+from .setup import check_fits, check_vocabulary, empty_trainable, examples_per_step, is_sharded, make_planner
 
 NUM_PLANNED_STEPS = 20
 
@@ -48,16 +48,17 @@ class StepPlans:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes on one device."""
+    """Bytes on one device; `gathered` is what a sharded model's pass holds beside the device's own shards."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    gathered: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.gathered
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def describe(inputs: RunInputs) -> DryRun:
     config = inputs.config
     check_fits(inputs.data, config.train)
     plans = _plan(inputs.data, config.train)
-    model = _empty_model(inputs)
+    model = empty_trainable(config, inputs.base)
     check_vocabulary(inputs.data, len(model.get_input_embeddings().weight))
     num_parameters = sum(p.numel() for p in model.parameters())
     num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -116,25 +117,6 @@ def _plan(data: PreparedData, config: TrainSection) -> StepPlans:
     )
 
 
-def _empty_model(inputs: RunInputs) -> Any:
-    """Return the model to train without its weights: sizes only."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from understudy.models.export import whole_model
-    from understudy.models.load import load_model_config
-    from understudy.models.lora import add_adapter
-
-    config = inputs.config
-    trust = config.model.trust_remote_code
-    model_config = load_model_config(whole_model(inputs.base), trust_remote_code=trust)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust)
-        if config.lora is not None:
-            model = add_adapter(model, lora_settings(config.lora))
-    return model
-
-
 def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate:
     from .optimization import hidden_matrices
 
@@ -151,14 +133,43 @@ def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate
     num_moments = 2 * num_trained
     if config.train.optim == "muon":
         num_moments -= sum(p.numel() for p in hidden_matrices(model).values())  # of which it keeps one
+    weights = (num_frozen - num_in_4bit) * weight_bytes + int(num_in_4bit * _BYTES_IN_4BIT)
+    weights += num_trained * trained_bytes
+    num_shards, gathered = 1, 0
+    if is_sharded(config.train, world_size()):
+        num_shards = config.train.fsdp_size or world_size()
+        gathered = _gathered(config.train, model, weight_bytes, trained_bytes)
     return MemoryEstimate(
-        weights=(num_frozen - num_in_4bit) * weight_bytes
-        + int(num_in_4bit * _BYTES_IN_4BIT)
-        + num_trained * trained_bytes,
-        gradients=num_trained * trained_bytes,
-        optimizer=num_moments * moment_bytes,
+        weights=weights // num_shards,
+        gradients=num_trained * trained_bytes // num_shards,
+        optimizer=num_moments * moment_bytes // num_shards,
         activations=_activations(config.train, text_config, plans, weight_bytes),
+        gathered=gathered,
     )
+
+
+def _gathered(config: TrainSection, model: Any, weight_bytes: int, trained_bytes: int) -> int:
+    """Return the bytes of weights and gradients that a pass through a sharded model holds whole.
+
+    They are those outside of layers, and of the largest layer, while the weights of the next one are on their way.
+    """
+    from .adapter import decoder_layers
+
+    layers = [[*layer.parameters()] for layer in decoder_layers(model)]
+    inner = {id(p) for layer in layers for p in layer}
+    outer = [p for p in model.parameters() if id(p) not in inner]
+    layer = max(layers, key=lambda parameters: sum(p.numel() for p in parameters), default=[])
+    half = config.bf16 or config.fp16
+
+    def size(parameters: list[Any], *, in_half: bool) -> tuple[int, int]:
+        """Return the bytes of weights and of gradients."""
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        frozen = sum(p.numel() for p in parameters) - trained
+        each = (2, 2) if in_half else (weight_bytes, trained_bytes)
+        return frozen * each[0] + trained * each[1], trained * each[1]
+
+    weights, gradients = size(layer, in_half=half)
+    return 2 * weights + gradients + sum(size(outer, in_half=False))
 
 
 def _num_in_4bit(model: Any) -> int:

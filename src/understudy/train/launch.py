@@ -43,9 +43,8 @@ def check_launcher(precision: str) -> None:
     for variable, name in _SHARDING.items():
         if os.environ.get(variable, "").lower() in ("true", "1"):
             raise ConfigError(
-                f"the launcher was told to use {name}, but every process holds a whole copy of the model (DDP); launch "
-                "without it. If memory is short: lora, train.gradient_checkpointing, train.activation_offloading, "
-                "train.bf16"
+                f"the launcher was told to use {name}, but how the model is spread is said by the config; launch "
+                "without it, and set train.fsdp: true to cut the model over all processes"
             )
     asked = os.environ.get(_PRECISION, "no")
     if asked not in ("no", precision):

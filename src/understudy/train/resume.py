@@ -39,6 +39,8 @@ _FREE = frozenset(
         "train.max_tokens_per_batch",
         "train.layout",
         "train.device",
+        "train.fsdp",
+        "train.fsdp_size",
         "train.gradient_checkpointing",
         "train.activation_offloading",
         "train.torch_compile",

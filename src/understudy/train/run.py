@@ -34,12 +34,14 @@ from .setup import (
     check_fits,
     check_vocabulary,
     examples_per_step,
+    is_sharded,
     load_trainable,
     make_engine,
     make_planner,
     make_runner,
     with_possible_layout,
 )
+from .sharding import load_sharded
 from .trackers import Trackers
 from .trainer import Ended, Evaluator, Trainer, TrainState
 
@@ -141,14 +143,13 @@ def _build(
 ) -> tuple[Trainer, int]:
     """Return the trainer, ready to go on from what was found, and the number of steps of the whole run."""
     data = inputs.data
-    model = load_trainable(inputs.config, inputs.base, found.path if found else None, device)
-    adapter = ModelAdapter(model)
+    adapter = _load(inputs, found, device)
     if inputs.config.train.gradient_checkpointing:
         adapter.enable_gradient_checkpointing()
     settings = with_possible_layout(adapter, inputs.config.train)
     check_fits(data, settings, takes_trees=settings is inputs.config.train)
     check_vocabulary(data, adapter.num_embeddings)
-    _check_space(model, checkpoints.folder)
+    _check_space(adapter.model, checkpoints.folder)
     planner, sampler, num_steps = make_planner(data, settings, world_size())
     runner, backend = make_runner(adapter, settings)
     if backend is not None:
@@ -161,7 +162,7 @@ def _build(
     trackers = None
     if folder is not None:
         folder.note(**inputs.provenance())
-        trackers = Trackers(settings.trackers, folder.path, settings, model, num_steps=num_steps)
+        trackers = Trackers(settings.trackers, folder.path, settings, adapter.model, num_steps=num_steps)
     trainer = Trainer(
         engine,
         planner,
@@ -181,6 +182,16 @@ def _build(
     return trainer, num_steps
 
 
+def _load(inputs: RunInputs, found: Checkpoint | None, device: torch.device) -> ModelAdapter:
+    """Return the model to train: whole on every device, or in shards."""
+    arguments = (inputs.config, inputs.base, found.path if found else None, device)
+    if is_sharded(inputs.config.train, world_size()):
+        return load_sharded(*arguments)
+    if inputs.config.train.fsdp:
+        log.info("train.fsdp: of one process, all is in one shard: the whole model")
+    return ModelAdapter(load_trainable(*arguments))
+
+
 def _player(rollouts: Rollouts, adapter: ModelAdapter) -> Callable[[int], Mapping[str, float | None]]:
     """Return what plays with the model after so many steps."""
 
@@ -192,8 +203,11 @@ def _player(rollouts: Rollouts, adapter: ModelAdapter) -> Callable[[int], Mappin
 
 
 def _check_backend(adapter: ModelAdapter, backend: Any, planner: Planner) -> None:
-    """Hold tree attention against plain rows on a part of the first step; every rank checks its own."""
-    batches = planner.plan(0, rank()).micro_batches
+    """Hold tree attention against plain rows on a part of the first step.
+
+    Every rank checks its own; of a sharded model, which all must run together, all check that of the first.
+    """
+    batches = planner.plan(0, rank() if adapter.lockstep is None else 0).micro_batches
     if batches:
         checked = self_check(adapter, backend, batches[0].forest)
         log.info(

@@ -23,7 +23,8 @@ from understudy.batching import Chunk, Forest, MicroBatch, Slice, schedule
 
 from .adapter import ChunkAttention, KeysAndValues, ModelAdapter
 from .attention import AttentionLayout, Backend
-from .loss import cross_entropy
+from .lockstep import Pass
+from .loss import cross_entropy, no_loss
 from .offloading import ActivationOffloading
 from .stats import LossSums
 
@@ -40,6 +41,9 @@ class Runner(Protocol):
         Args:
             factors: [terms] what a unit of weight of each term adds to the loss: coefficient / weight sum of the step.
         """
+
+    def passes(self, batch: MicroBatch, *, train: bool) -> list[Pass]:
+        """Return the passes through a sharded model that `run` makes, in their order."""
 
 
 @dataclass(slots=True)
@@ -94,7 +98,7 @@ class TreeRunner:
         offloading: brings activations to the CPU's memory; None leaves them where they are.
         max_held_stems: how many stems of a path keep their activations until their backward pass. Those below run
             forward a second time instead and keep only keys and values, so memory does not grow with the length of a
-            path.
+            path. None do in a sharded model, whose backward passes must follow their forward passes.
     """
 
     def __init__(
@@ -110,7 +114,7 @@ class TreeRunner:
         self._backend = backend
         self._autocast_dtype = autocast_dtype
         self._offloading = offloading
-        self._max_held_stems = max_held_stems
+        self._max_held_stems = max_held_stems if adapter.lockstep is None else 0
 
     def run(self, batch: MicroBatch, factors: Doubles, sums: LossSums, *, train: bool) -> None:
         """See `Runner.run`."""
@@ -126,6 +130,17 @@ class TreeRunner:
                 else:
                     del held[step.chunk]
         measured.add_to(sums)
+
+    def passes(self, batch: MicroBatch, *, train: bool) -> list[Pass]:
+        """See `Runner.passes`."""
+        out = []
+        for step in schedule(batch.chunks):
+            is_stem = batch.chunks[step.chunk].has_children
+            if step.what == "forward":
+                out.append(Pass.FORWARD if is_stem or not train else Pass.FORWARD_BACKWARD)
+            elif is_stem and train:
+                out.append(Pass.FORWARD_BACKWARD)
+        return out
 
     def _forward(
         self, forest: Forest, chunk: Chunk, held: dict[int, _Held], measured: _Measured, *, train: bool
@@ -171,11 +186,13 @@ class TreeRunner:
             torch.from_numpy(np.concatenate([array[part.start : part.stop] for part in chunk.slices])).long().to(device)
             for array in (forest.ids, forest.depth)
         )
-        loss = None
-        with _autocast(device, self._autocast_dtype), self._offloading or nullcontext():
+
+        def compute() -> Tensor | None:
             hidden = self._adapter.tree_hidden(ids, positions, attention)
-            if with_loss:
-                loss = _loss(self._adapter, hidden, forest, chunk.slices, measured)
+            return _loss(self._adapter, hidden, forest, chunk.slices, measured) if with_loss else None
+
+        with _autocast(device, self._autocast_dtype), self._offloading or nullcontext():
+            loss = self._adapter.run(compute)
         outputs = attention.kept or {}
         attention.kept = None  # a recomputation of a layer by gradient checkpointing must not add to it
         return outputs, loss
@@ -204,29 +221,39 @@ class RowRunner:
     def run(self, batch: MicroBatch, factors: Doubles, sums: LossSums, *, train: bool) -> None:
         """See `Runner.run`."""
         measured = _Measured(batch.forest, factors)
-        device = self._adapter.device
         for chunk in batch.chunks:
             for part in chunk.slices:
-                ids = torch.from_numpy(batch.forest.ids[part.start : part.stop]).long().to(device)
-                with (
-                    torch.set_grad_enabled(train),
-                    _autocast(device, self._autocast_dtype),
-                    self._offloading or nullcontext(),
-                ):
-                    hidden = self._adapter.row_hidden(ids)
-                    loss = _loss(self._adapter, hidden, batch.forest, (part,), measured)
+                with torch.set_grad_enabled(train):
+                    loss = self._compute(batch.forest, part, measured)
                 if train and loss is not None and loss.requires_grad:
                     loss.backward()
         measured.add_to(sums)
+
+    def passes(self, batch: MicroBatch, *, train: bool) -> list[Pass]:
+        """See `Runner.passes`."""
+        num_rows = sum(len(chunk.slices) for chunk in batch.chunks)
+        return [Pass.FORWARD_BACKWARD if train else Pass.FORWARD] * num_rows
+
+    def _compute(self, forest: Forest, row: Slice, measured: _Measured) -> Tensor | None:
+        """Run a row forward; return its loss."""
+        device = self._adapter.device
+        ids = torch.from_numpy(forest.ids[row.start : row.stop]).long().to(device)
+        with _autocast(device, self._autocast_dtype), self._offloading or nullcontext():
+            return self._adapter.run(
+                lambda: _loss(self._adapter, self._adapter.row_hidden(ids), forest, (row,), measured)
+            )
 
 
 def _loss(
     adapter: ModelAdapter, hidden: Tensor, forest: Forest, slices: tuple[Slice, ...], measured: _Measured
 ) -> Tensor | None:
-    """Return the loss of the slices' targets given their hidden states [T, D]; None when they predict nothing."""
+    """Return the loss of the slices' targets given their hidden states [T, D].
+
+    When they predict nothing it is None, but zero in a sharded model, where no backward pass may be left out.
+    """
     targets, local = _targets_of(forest, slices)
     if not len(targets):
-        return None
+        return None if adapter.lockstep is None else no_loss(hidden)
     positions, row = np.unique(local, return_inverse=True)
     at, rows, labels, weights = (
         torch.from_numpy(array).to(hidden.device)

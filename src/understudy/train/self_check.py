@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from understudy.batching import Example, Forest, MicroBatch, concatenate, merge, separate_rows
 from understudy.batching.chunks import cut, whole
@@ -152,13 +154,18 @@ def _plain(adapter: ModelAdapter, rows: list[Example], factors: np.ndarray) -> t
         weight = torch.from_numpy((row.weights * factors[:, None]).sum(0)).to(adapter.device)
         if not len(weight):
             continue
-        logits = adapter.row_logits(torch.from_numpy(row.ids).long().to(adapter.device))
-        position, label = (torch.from_numpy(array).long().to(adapter.device) for array in (row.position, row.label))
-        logits = logits[position].to(torch.promote_types(logits.dtype, torch.float32))
-        loss = (torch.nn.functional.cross_entropy(logits, label, reduction="none") * weight).sum()
+        loss = adapter.run(partial(_row_loss, adapter, row, weight))
         loss.backward()
         total += float(loss.detach())
     return total, _take_gradients(adapter)
+
+
+def _row_loss(adapter: ModelAdapter, row: Example, weight: Tensor) -> Tensor:
+    """Return the loss of a row's targets, which have these weights."""
+    logits = adapter.row_logits(torch.from_numpy(row.ids).long().to(adapter.device))
+    position, label = (torch.from_numpy(array).long().to(adapter.device) for array in (row.position, row.label))
+    logits = logits[position].to(torch.promote_types(logits.dtype, torch.float32))
+    return (torch.nn.functional.cross_entropy(logits, label, reduction="none") * weight).sum()
 
 
 def _tolerance(adapter: ModelAdapter, rows: list[Example], factors: np.ndarray, reference: dict[str, Tensor]) -> float:
@@ -167,6 +174,8 @@ def _tolerance(adapter: ModelAdapter, rows: list[Example], factors: np.ndarray, 
     The coarsest weights decide: adapters are held in float32 on a base in bfloat16, which computes in bfloat16.
     """
     dtypes = {parameter.dtype for parameter in adapter.model.parameters()}
+    if adapter.lockstep is not None and adapter.lockstep.autocast_dtype is not None:
+        dtypes.add(adapter.lockstep.autocast_dtype)
     allowed = max((_TOLERANCE[dtype] for dtype in dtypes if dtype in _TOLERANCE), default=1e-4)
     if dtypes & {torch.float16, torch.bfloat16}:
         with adapter.attention("eager"):
@@ -185,14 +194,19 @@ def _take_gradients(adapter: ModelAdapter) -> dict[str, Tensor]:
 def _difference(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
     """Return |found - reference| / |reference|, all parameters as one vector."""
     error = size = 0.0
-    for name in found.keys() | reference.keys():
+    for name in sorted(found.keys() | reference.keys()):
         a, b = found.get(name), reference.get(name)
-        size += 0.0 if b is None else float(b.double().square().sum())
+        size += 0.0 if b is None else _square_sum(b.double())
         if a is not None and b is not None:
-            error += float((a.double() - b.double()).square().sum())
+            error += _square_sum(a.double() - b.double())
         else:
-            error += float((b if a is None else a).double().square().sum())  # type: ignore[union-attr]
+            error += _square_sum((b if a is None else a).double())  # type: ignore[union-attr]
     return (error / size) ** 0.5 if size else float("inf") if error else 0.0
+
+
+def _square_sum(tensor: Tensor) -> float:
+    total = tensor.square().sum()
+    return float(total.full_tensor() if isinstance(total, DTensor) else total)
 
 
 @contextmanager

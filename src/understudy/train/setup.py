@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .adapter import ModelAdapter
-    from .engines.local import LocalEngine
+    from .engine import Engine
     from .runner import Runner
 
 log = logging.getLogger("understudy.train")
@@ -92,6 +92,11 @@ def make_planner(data: PreparedData, config: TrainSection, world_size: int) -> t
 def examples_per_step(config: TrainSection, world_size: int) -> int:
     """Return the trajectories of one optimiser step, over all devices."""
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
+
+
+def is_sharded(config: TrainSection, num_processes: int) -> bool:
+    """Return whether each process holds a part of the model; that of one process is all of it, so nothing is cut."""
+    return config.fsdp and num_processes > 1
 
 
 def check_fits(data: PreparedData, config: TrainSection, *, takes_trees: bool = True) -> None:
@@ -169,6 +174,24 @@ def load_trainable(config: TrainConfig, base: str | Path, checkpoint: Path | Non
     return model
 
 
+def empty_trainable(config: TrainConfig, base: str | Path) -> Any:
+    """Return the model to train without its weights: names, sizes and what of it is trained."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from understudy.models.export import whole_model
+    from understudy.models.load import load_model_config
+    from understudy.models.lora import add_adapter
+
+    trust = config.model.trust_remote_code
+    model_config = load_model_config(whole_model(base), trust_remote_code=trust)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config, trust_remote_code=trust)
+        if config.lora is not None:
+            model = add_adapter(model, lora_settings(config.lora))
+    return model
+
+
 def _check_scalable(model: nn.Module) -> None:
     """Refuse trained weights in float16: their gradients cannot be brought back from a scaled loss."""
     for name, parameter in model.named_parameters():
@@ -230,7 +253,7 @@ def make_engine(
     objective: Objective,
     data: PreparedData,
     num_steps: int,
-) -> LocalEngine:
+) -> Engine:
     """Return the engine with its optimiser and schedule.
 
     Raises:
@@ -239,10 +262,12 @@ def make_engine(
     import torch
 
     from .engines.local import LocalEngine
+    from .engines.sharded import ShardedEngine
     from .optimization import make_optimizer, make_scheduler
 
     optimizer = make_optimizer(adapter.model, config)
-    return LocalEngine(
+    engine = LocalEngine if adapter.lockstep is None else ShardedEngine
+    return engine(
         adapter,
         runner,
         coefficients=objective.coefficients,

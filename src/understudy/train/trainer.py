@@ -225,12 +225,15 @@ class Trainer:
             return
         state = self._facts | {"train": asdict(self.state)}
         protected = [] if self.state.best_step is None else [self.state.best_step]
-        self._checkpoints.save(step, state, self._write, protected=protected)
+        self._checkpoints.save(
+            step, state, self._engine.save_model, self._write_more, self._write_training_state, protected=protected
+        )
         self._saved_step = step
         self._reporter.plot()
 
-    def _write(self, folder: Path) -> None:
-        self._engine.save_model(folder)
+    def _write_more(self, folder: Path) -> None:
         if self._engine.is_main:
             self._save_more(folder)
+
+    def _write_training_state(self, folder: Path) -> None:
         write_training_state(self._engine, folder)

@@ -7,173 +7,30 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from understudy.batching import StepPlan
-from understudy.errors import TrainError
-from understudy.train.adapter import ModelAdapter
-from understudy.train.runner import Runner
-from understudy.train.stats import LossSums, StepStats
+from .base import DataParallelEngine
 
 _BUCKET_BYTES = 64 * 2**20
 
 
-class LocalEngine:
-    """One copy of the model on one device; see `Engine` for the methods.
-
-    Args:
-        adapter: the model, already on its device, in train mode and with the right parameters trainable.
-        runner: runs its micro-batches.
-        coefficients: the objective's, term by term.
-        source_names: names of the data sources, in the plan's order.
-        optimizer: None for evaluation only.
-        scheduler: stepped with the optimiser.
-        max_grad_norm: gradients are scaled down to this norm; None or 0 for no clipping.
-        scaler: scales the loss under fp16; None for none.
-    """
-
-    def __init__(
-        self,
-        adapter: ModelAdapter,
-        runner: Runner,
-        *,
-        coefficients: Mapping[str, float],
-        source_names: Sequence[str] = ("data",),
-        optimizer: torch.optim.Optimizer | None = None,
-        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-        max_grad_norm: float | None = 1.0,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> None:
-        self.adapter = adapter
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if self.distributed else 0
-        self.world_size = dist.get_world_size() if self.distributed else 1
-        self.is_main = self.rank == 0
-        self._runner = runner
-        self._coefficients = dict(coefficients)
-        self._source_names = tuple(source_names)
-        self._max_grad_norm = max_grad_norm
-        self._scaler = scaler
-        self._parameters = [p for p in adapter.model.parameters() if p.requires_grad]
-        if self.distributed:
-            self._copy_parameters()
-
-    def global_weight_sums(self, plan: StepPlan) -> NDArray[np.float64]:
-        """See `Engine.global_weight_sums`."""
-        return self._summed(plan.weight_sums)
-
-    def forward_backward(self, plan: StepPlan, totals: NDArray[np.float64]) -> StepStats:
-        """See `Engine.forward_backward`."""
-        factors = np.divide(list(self._coefficients.values()), totals, out=np.zeros(len(totals)), where=totals > 0)
-        if self._scaler is not None:
-            factors *= self._scaler.scale(torch.ones((), device=self.adapter.device)).item()
-        self.adapter.model.train()
-        sums = self._run([plan], factors, self._source_names, train=True)
-        if self.distributed:
-            self._sum_gradients()
-        return self._stats(sums, self._source_names)
-
-    def optimizer_step(self, stats: StepStats) -> None:
-        """See `Engine.optimizer_step`."""
-        if self.optimizer is None:
-            raise TrainError("this engine has no optimiser: it can only evaluate")
-        if not np.isfinite(stats.loss):
-            self._refuse(f"the loss is {stats.loss}", stats.bad_names)
-        if self._scaler is not None:
-            self._scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm or float("inf"))
-        stats.grad_norm = float(norm)
-        if self._scaler is not None:
-            scale = self._scaler.get_scale()
-            self._scaler.step(self.optimizer)
-            self._scaler.update()
-            stats.skipped = not np.isfinite(stats.grad_norm)
-            if stats.skipped and scale < 1:
-                self._refuse(f"the gradients overflow fp16 even with a loss scale of {scale}", stats.bad_names)
-        elif not np.isfinite(stats.grad_norm):
-            self._refuse(f"the gradient norm is {stats.grad_norm}", stats.bad_names)
-        else:
-            self.optimizer.step()
-        if self.scheduler is not None and not stats.skipped:
-            self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def evaluate(self, plans: Iterable[StepPlan], source_names: Sequence[str] | None = None) -> StepStats:
-        """See `Engine.evaluate`."""
-        names = self._source_names if source_names is None else source_names
-        self.adapter.model.eval()
-        sums = self._run(plans, np.zeros(len(self._coefficients)), names, train=False)
-        self.adapter.model.train()
-        return self._stats(sums, names)
-
-    def learning_rate(self) -> float:
-        """See `Engine.learning_rate`."""
-        return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer is not None else 0.0
-
-    def state(self) -> dict[str, Any]:
-        """See `Engine.state`."""
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self._scaler}
-        return {name: part.state_dict() for name, part in parts.items() if part is not None}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See `Engine.load_state`."""
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self._scaler}
-        for name, part in parts.items():
-            if part is not None:
-                part.load_state_dict(state[name])
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR) and self.optimizer is not None:
-            # The saved rate is that of the saved run's schedule; this run's may be longer.
-            schedule = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
-            for group, highest, factor in schedule:
-                group["lr"] = highest * factor(self.scheduler.last_epoch)
+class LocalEngine(DataParallelEngine):
+    """One copy of the model on one device; see `DataParallelEngine` for the arguments."""
 
     def save_model(self, folder: Path) -> None:
         """See `Engine.save_model`."""
         if self.is_main:
             self.adapter.model.save_pretrained(folder, safe_serialization=True)
 
-    def _run(
-        self, plans: Iterable[StepPlan], factors: NDArray[np.float64], source_names: Sequence[str], *, train: bool
-    ) -> LossSums:
-        sums = LossSums.zeros(len(self._coefficients), len(source_names))
-        for plan in plans:
-            for batch in plan.micro_batches:
-                self._runner.run(batch, factors, sums, train=train)
-        return sums
-
-    def _stats(self, sums: LossSums, source_names: Sequence[str]) -> StepStats:
-        sums.unpack(self._summed(sums.packed()))
-        return StepStats.of(sums, self._coefficients, source_names)
-
-    def _refuse(self, what: str, names: list[str]) -> None:
-        """Raise for a step that must not be taken, naming the examples at fault, on all ranks."""
-        if self.distributed:
-            gathered: list[list[str]] = [[] for _ in range(self.world_size)]
-            dist.all_gather_object(gathered, names)
-            names = [name for part in gathered for name in part]
-        named = f"; examples with a loss that is not finite: {', '.join(sorted(set(names)))}" if names else ""
-        raise TrainError(f"{what}, so the step was not taken{named}")
-
-    def _summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sum of `values` over all ranks."""
-        if not self.distributed:
-            return values
-        tensor = torch.from_numpy(values.copy()).to(self.adapter.device)
-        dist.all_reduce(tensor)
-        return tensor.cpu().numpy()
-
-    def _sum_gradients(self) -> None:
+    def _finish_gradients(self) -> None:
         """Sum the gradients over all ranks. A parameter that a rank did not use has a gradient of zero there."""
+        if not self.distributed:
+            return
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -183,8 +40,10 @@ class LocalEngine:
             for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
                 grad.copy_(part.view_as(grad))
 
-    def _copy_parameters(self) -> None:
+    def _share_weights(self) -> None:
         """Start every rank from rank 0's values."""
+        if not self.distributed:
+            return
         with torch.no_grad():
             for tensor in (*self.adapter.model.parameters(), *self.adapter.model.buffers()):
                 dist.broadcast(tensor, src=0)
