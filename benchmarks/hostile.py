@@ -8,7 +8,7 @@ turns: how many ordinary episodes a second are collected without such programs, 
 The ordinary episodes are of the `math` environment with its expert, because they cost nothing but the collector's own
 work. Two things could make them fewer: work that the hostile programs give to the collector (then there are fewer in a
 second of its CPU time), and CPU that they take from it (then there are fewer in a second all the same). Both are
-shown. What other processes take counts against the second, so run it on a quiet machine.
+shown. What other processes take counts against the second, so run it when nothing else runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ import asyncio
 import itertools
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -49,6 +53,9 @@ class Rate:
 
     start: Mark
     end: Mark
+
+    def __str__(self) -> str:
+        return f"{self.per_second:,.0f}/s and {self.per_cpu_second:,.0f} a CPU second"
 
     @property
     def per_second(self) -> float:
@@ -118,9 +125,29 @@ async def heartbeat(tally: Tally) -> None:
         tally.longest_hold_up_seconds = max(tally.longest_hold_up_seconds, held_up)
 
 
-async def compare(programs: list[str], num_rounds: int, seconds: float) -> tuple[Tally, list[Rate], list[Rate]]:
-    """Return the tally, and how ordinary episodes were collected in each round, without and with hostile programs."""
-    tally, without, with_them = Tally(), [], []
+@contextmanager
+def counting() -> Iterator[None]:
+    """Keep a core busy at the lowest priority for the length of the block."""
+    command = [sys.executable, "-c", "import itertools, os\nos.nice(19)\nfor _ in itertools.count(): pass"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Round:
+    """How ordinary episodes were collected: alone, with hostile programs, and beside a process that counts."""
+
+    alone: Rate
+    hostile: Rate
+    counting: Rate
+
+
+async def compare(programs: list[str], num_rounds: int, seconds: float) -> tuple[Tally, list[Round]]:
+    """Return the tally, and what was measured in each round."""
+    tally, rounds = Tally(), []
     share = -(-len(programs) // num_rounds)
     tasks = tasks_of("code")
     collection = asyncio.create_task(ordinary(tally))
@@ -132,23 +159,28 @@ async def compare(programs: list[str], num_rounds: int, seconds: float) -> tuple
         beat = asyncio.create_task(heartbeat(tally))
         await hostile(tally, tasks, programs[number * share : (number + 1) * share])
         beat.cancel()
-        without.append(Rate(start, middle))
-        with_them.append(Rate(middle, tally.mark()))
+        end = tally.mark()
+        with counting():
+            await asyncio.sleep(1.0)
+            before = tally.mark()
+            await asyncio.sleep(seconds)
+            beside = Rate(before, tally.mark())
+        rounds.append(Round(Rate(start, middle), Rate(middle, end), beside))
     tally.is_over = True
     await collection
-    return tally, without, with_them
+    return tally, rounds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each round without hostile programs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement without hostile programs")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     programs = [program for _, program in hostile_programs(args.programs, args.seed)]
     descriptors, started = len(os.listdir("/proc/self/fd")), time.perf_counter()
-    tally, without, with_them = asyncio.run(compare(programs, args.rounds, args.seconds))
+    tally, rounds = asyncio.run(compare(programs, args.rounds, args.seconds))
     wall = time.perf_counter() - started
     ended = Counter(
         "a fault: " + episode.error if episode.error else "accepted" if episode.success else "rejected"
@@ -158,18 +190,14 @@ def main() -> None:
     print(f"longest time that the event loop was held up: {1000 * tally.longest_hold_up_seconds:.0f} ms")
     print(f"descriptors left open: {len(os.listdir('/proc/self/fd')) - descriptors}")
     print(f"memory of the collector at its peak: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-    for number, (before, during) in enumerate(zip(without, with_them, strict=True)):
-        print(f"round {number + 1}: ordinary episodes {_compared(before, during)}")
+    for number, one in enumerate(rounds):
+        seconds = one.hostile.end.seconds - one.hostile.start.seconds
+        print(f"round {number + 1}: {one.alone}; with hostile programs, in {seconds:.0f} s, {one.hostile}; "
+              f"beside a process that counts {one.counting}")  # fmt: skip
     for what in ("per_second", "per_cpu_second"):
-        change = median(getattr(d, what) / getattr(b, what) - 1 for b, d in zip(without, with_them, strict=True))
-        print(f"median change of ordinary episodes {what.replace('_', ' ')}: {change:+.1%}")
-
-
-def _compared(before: Rate, during: Rate) -> str:
-    return (
-        f"{before.per_second:,.0f}/s -> {during.per_second:,.0f}/s, a CPU second {before.per_cpu_second:,.0f} -> "
-        f"{during.per_cpu_second:,.0f}, in {during.end.seconds - during.start.seconds:.0f} s"
-    )
+        for beside in ("hostile", "counting"):
+            change = median(getattr(getattr(one, beside), what) / getattr(one.alone, what) - 1 for one in rounds)
+            print(f"median change of ordinary episodes {what.replace('_', ' ')}, {beside}: {change:+.1%}")
 
 
 if __name__ == "__main__":
