@@ -18,6 +18,9 @@ from . import confine, supervise
 NUM_DESCRIPTORS = 4
 """What a request brings: the request's file, the pipes for output and results, and the status socket."""
 
+NICENESS = 10
+"""Supervisors and programs give way to whoever asked for them."""
+
 PRELOADED = (
     *("bisect", "collections.abc", "copy", "dataclasses", "datetime", "functools", "heapq", "itertools", "math"),
     *("operator", "re", "string", "typing"),
@@ -44,13 +47,14 @@ def main() -> NoReturn:
     except Exception as error:
         caller.sendall(json.dumps({"fault": str(error)}).encode() + b"\n")
         os._exit(1)
+    # A process of this kind does not push the caller off its core when a request wakes it, and gives way on it.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.nice(NICENESS)
     with contextlib.suppress(BrokenPipeError):  # a caller that has sent its one request listens no more
         caller.sendall(b'{"ready": true}\n')
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # The kernel buries the supervisors: who wants to know of them has heard it from themselves.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # A process of this kind does not push the caller off its core when a request wakes it.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     gc.freeze()
     while (descriptors := _next_request(caller)) is not None:
         if number == "one" or os.fork() == 0:

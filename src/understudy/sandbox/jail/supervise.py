@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 from . import confine, kernel, program, seccomp
 
 MAX_OPEN_FILES = 64
-NICENESS, NICENESS_LATER = 10, 19
 QUICK_CPU_SECONDS = 0.01
-"""Programs give way to whoever asked for them, and all the more when they take longer than this."""
+LOWEST_PRIORITY = 19
+"""Programs that take longer than a moment give way to nearly everybody."""
 
 SHORTEST_WAIT_SECONDS = 0.002
 STANDSTILL_SECONDS = 1.0
@@ -136,7 +136,6 @@ def _arrange_descriptors(output: int, results: int, tell: int) -> None:
 def _confine(mode: str, limits: dict[str, Any]) -> None:
     """Take every right from this process that a program shall not have."""
     os.setpgid(0, 0)
-    os.nice(NICENESS)
     if mode == "namespaces":
         confine.become_nobody()
     _limit(limits)
@@ -186,7 +185,7 @@ def _watch(pid: int, proc: int | None, status: socket.socket, started: float, li
         if is_quick and cpu_seconds >= QUICK_CPU_SECONDS and proc is not None:
             is_quick = False
             with contextlib.suppress(PermissionError):  # in a container whose root may not do this
-                os.setpriority(os.PRIO_PROCESS, pid, NICENESS_LATER)
+                os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)
         # A program of one thread cannot use more CPU time than time goes by.
         wait = min(total_left, cpu_left, QUICK_CPU_SECONDS - cpu_seconds if is_quick else cpu_left)
         wait = min(wait, idle_left if idle_left > 0 else LOOK_AGAIN_SECONDS)
