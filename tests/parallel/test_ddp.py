@@ -94,3 +94,18 @@ def test_two_processes_stop_together_and_go_on(base, tmp_path) -> None:
     step = int(checkpoint.name.partition("-")[2])
     finish(start(2, file, "--resume", f"train.max_steps={step + 2}"))
     assert len(metrics(tmp_path / "run")) == step + 2
+
+
+def test_the_same_processes_can_meet_more_than_once(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("""
+import os, time, torch
+from understudy.train.distributed import gathered, process_group
+for number in range(4):
+    time.sleep(0.3 * (number % 2 == int(os.environ["RANK"])))
+    with process_group(torch.device("cpu")):
+        assert gathered(number) == [number, number]
+""")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run(launcher, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ import torch.distributed as dist
 
 from understudy.errors import TrainError
 
-from .launch import local_rank, world_size
+from .launch import local_rank, rank, world_size
 
 
 def training_device(wanted: str) -> torch.device:
@@ -43,12 +45,25 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # What an earlier group of the same processes has left under its names would be taken for this one's.
+    store = dist.PrefixStore(f"understudy {next(_group_numbers)}", _store())
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
     try:
         yield
         dist.barrier()  # who leaves first takes its end of the connections away from who still uses them
     finally:
         dist.destroy_process_group()
+
+
+_group_numbers = count()
+
+
+@cache
+def _store() -> dist.Store:
+    """Return where the launcher's processes find each other."""
+    store, _, _ = next(dist.rendezvous("env://"))
+    return store
 
 
 def gathered(value: Any) -> list[Any]:
