@@ -15,7 +15,15 @@ from .data import PreparedData
 from .inputs import RunInputs
 from .launch import world_size
 from .loss import LOGITS_BYTES
-from .setup import check_fits, check_vocabulary, empty_trainable, examples_per_step, is_sharded, make_planner
+from .setup import (
+    check_fits,
+    check_vocabulary,
+    empty_trainable,
+    examples_per_step,
+    is_sharded,
+    make_planner,
+    num_data_ranks,
+)
 
 NUM_PLANNED_STEPS = 20
 
@@ -101,18 +109,19 @@ def describe(inputs: RunInputs) -> DryRun:
 
 
 def _plan(data: PreparedData, config: TrainSection) -> StepPlans:
-    planner, sampler, num_steps = make_planner(data, config, world_size())
+    num_ranks = num_data_ranks(config, world_size())
+    planner, sampler, num_steps = make_planner(data, config, num_ranks)
     num_planned = min(num_steps, NUM_PLANNED_STEPS)
-    steps = [[planner.plan(step, rank) for rank in range(world_size())] for step in range(num_planned)]
+    steps = [[planner.plan(step, rank) for rank in range(num_ranks)] for step in range(num_planned)]
     chunks = [sum(len(b.chunks) for plan in ranks for b in plan.micro_batches) for ranks in steps]
     return StepPlans(
         num_steps=num_steps,
         steps_per_epoch=sampler.steps_per_epoch,
-        examples_per_step=examples_per_step(config, world_size()),
+        examples_per_step=examples_per_step(config, num_ranks),
         num_planned=num_planned,
         tokens=float(np.median([sum(plan.num_tokens for plan in ranks) for ranks in steps])),
         row_tokens=float(np.median([sum(plan.num_row_tokens for plan in ranks) for ranks in steps])),
-        forward_passes=float(np.median(chunks)) / world_size(),
+        forward_passes=float(np.median(chunks)) / num_ranks,
         longest_path=max(example.longest_path for source in data.train for example in source.examples),
     )
 

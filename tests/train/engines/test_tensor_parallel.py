@@ -1,0 +1,90 @@
+"""Layers cut by heads over two or four of four processes, held against the local engine on one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from tests.train.engines.test_sharded import (
+    NUM_BEFORE,
+    NUM_STEPS,
+    Case,
+    assert_same_figures,
+    local_engine,
+    plans,
+    run,
+    run_local,
+    run_sharded,
+)
+
+CASES = {
+    "shards": Case(tp_size=2),
+    "alone": Case(tp_size=4, num_kv_heads=4, num_examples=1),
+    "copies": Case("llama", tp_size=2, num_copies=2, tied=False),
+    "rows": Case("llama", tp_size=2, tied=False, rows=True, biases=True),
+    "gradient checkpointing": Case(tp_size=2, tied=False, gradient_checkpointing=True),
+    "sliding window": Case("gemma3_text", tp_size=2),
+    "lora": Case(tp_size=2, lora=True, gradient_checkpointing=True),
+    "lora alone": Case("llama", tp_size=4, num_kv_heads=4, lora=True, biases=True),
+    "bf16": Case(tp_size=2, autocast_dtype=torch.bfloat16, gradient_checkpointing=True),
+}
+EXACT = [name for name in CASES if name != "bf16"]
+
+
+def _work(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=4)
+    local = torch.load(Path(folder) / "local.pt", weights_only=False)
+    torch.save({name: run_sharded(case, local[name]) for name, case in CASES.items()}, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the local engine did with every case, and what each of four processes did."""
+    folder = tmp_path_factory.mktemp("parallel")
+    local = {name: run_local(case) for name, case in CASES.items()}
+    torch.save(local, folder / "local.pt")
+    mp.spawn(_work, (33000 + hash(str(folder)) % 2000, str(folder)), nprocs=4)
+    return local, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(4)]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_processes_with_parts_of_layers_compute_what_one_process_does(runs, name: str) -> None:
+    local, ranks = runs
+    for found in (rank[name] for rank in ranks):
+        assert_same_figures(found["start"] + found["rest"], local[name]["start"] + local[name]["rest"], 2e-5)
+        assert found["evaluated"] == pytest.approx(local[name]["evaluated"], rel=2e-5)
+    main = ranks[0][name]["weights"]
+    for parameter, expected in local[name]["weights"].items():
+        torch.testing.assert_close(main[parameter], expected, rtol=1e-4, atol=2e-4)
+    assert not any(rank[name]["weights"] for rank in ranks[1:])  # gathered for the main process alone
+
+
+def test_half_precision_is_as_near_as_on_one_process(runs) -> None:
+    local, ranks = runs
+    for found in (rank["bf16"] for rank in ranks):
+        assert_same_figures(found["start"] + found["rest"], local["bf16"]["start"] + local["bf16"]["rest"], 0.02)
+    assert {tensor.dtype for tensor in ranks[0]["bf16"]["weights"].values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_either_engine_goes_on_with_what_the_other_began(runs, name: str) -> None:
+    local, ranks = runs
+    for rank in ranks:
+        assert_same_figures(rank[name]["resumed"], local[name]["rest"], 2e-5)
+    engine = local_engine(CASES[name], ranks[0][name]["weights before"])
+    engine.load_state(ranks[0][name]["state"])
+    assert_same_figures(run(engine, plans(CASES[name], 1), range(NUM_BEFORE, NUM_STEPS)), local[name]["rest"], 2e-5)
+
+
+def test_all_processes_report_the_very_same_figures(runs) -> None:
+    for name in CASES:
+        for key in ("start", "rest", "evaluated", "resumed"):
+            assert all(rank[name][key] == runs[1][0][name][key] for rank in runs[1])
