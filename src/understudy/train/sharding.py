@@ -112,14 +112,11 @@ def _mesh(device: torch.device, num_ranks: int, size: int, tp_size: int) -> Devi
 def _placement(size: int, parameter: nn.Parameter) -> Shard:
     """Return how to cut a parameter: by its first dimension, but where that has fewer entries than there are ranks.
 
-    Matrices of experts are one tensor, and experts may be few; then one that can be cut evenly is taken. So it is where
-    the first dimension is cut already, because parts of parts are gathered in more than one go.
+    Matrices of experts are one tensor, and experts may be few; then one that can be cut evenly is taken.
     """
-    cut = {p.dim for p in parameter.placements if p.is_shard()} if isinstance(parameter, DTensor) else set()
-    if parameter.shape[0] >= size and 0 not in cut:
+    if parameter.shape[0] >= size:
         return Shard(0)
-    even = (dim for dim, length in enumerate(parameter.shape) if length % size == 0 and dim not in cut)
-    return Shard(next(even, 0))
+    return Shard(next((dim for dim, length in enumerate(parameter.shape) if length % size == 0), 0))
 
 
 def shard_like(whole: Tensor, parameter: DTensor) -> DTensor:

@@ -8,11 +8,13 @@ and computes the same on all processes of a group, so weights that are whole get
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import (
@@ -47,11 +49,21 @@ def cut_layers(model: Any, mesh: DeviceMesh) -> None:
         # that of the heads makes no difference to a norm over the last one.
         _NORM_OF_HEADS: SequenceParallel(sequence_dim=2, use_local_output=True),
     }
+    # It warns that what is cut in two ways is gathered in two steps, which is meant.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     is_trained = {name: p.requires_grad for name, p in model.named_parameters()}
     plan = {name: styles[style] for name, style in layer_plan(model, mesh.size()).items()}
     parallelize_module(model, mesh, plan, src_data_rank=None)
+    for name in plan:
+        model.get_submodule(name).register_forward_hook(_wait)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained[name])
+
+
+def _wait(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    """Wait for what is summed: torch holds it until then, and a layer that is recomputed may end before it is used."""
+    if isinstance(output, AsyncCollectiveTensor):
+        output.wait()
 
 
 def layer_plan(model: Any, size: int) -> dict[str, str]:

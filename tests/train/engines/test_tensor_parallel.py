@@ -24,13 +24,11 @@ from tests.train.engines.test_sharded import (
 
 CASES = {
     "shards": Case(tp_size=2),
-    "alone": Case(tp_size=4, num_kv_heads=4, num_examples=1),
+    "alone": Case(tp_size=4, num_kv_heads=4, tied=False, num_examples=1),
     "copies": Case("llama", tp_size=2, num_copies=2, tied=False),
-    "rows": Case("llama", tp_size=2, tied=False, rows=True, biases=True),
-    "gradient checkpointing": Case(tp_size=2, tied=False, gradient_checkpointing=True),
-    "sliding window": Case("gemma3_text", tp_size=2),
+    "rows": Case("llama", tp_size=2, rows=True, biases=True),
+    "gradient checkpointing": Case("gemma3_text", tp_size=2, tied=False, gradient_checkpointing=True),
     "lora": Case(tp_size=2, lora=True, gradient_checkpointing=True),
-    "lora alone": Case("llama", tp_size=4, num_kv_heads=4, lora=True, biases=True),
     "bf16": Case(tp_size=2, autocast_dtype=torch.bfloat16, gradient_checkpointing=True),
 }
 EXACT = [name for name in CASES if name != "bf16"]
@@ -40,7 +38,9 @@ def _work(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=4)
     local = torch.load(Path(folder) / "local.pt", weights_only=False)
-    torch.save({name: run_sharded(case, local[name]) for name, case in CASES.items()}, Path(folder) / f"{rank}.pt")
+    found: dict[str, Any] = {name: run_sharded(case, local[name]) for name, case in CASES.items()}
+    found["unfinished"] = torch._C._distributed_c10d._get_work_registry_size()
+    torch.save(found, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -82,6 +82,10 @@ def test_either_engine_goes_on_with_what_the_other_began(runs, name: str) -> Non
     engine = local_engine(CASES[name], ranks[0][name]["weights before"])
     engine.load_state(ranks[0][name]["state"])
     assert_same_figures(run(engine, plans(CASES[name], 1), range(NUM_BEFORE, NUM_STEPS)), local[name]["rest"], 2e-5)
+
+
+def test_nothing_that_is_sent_between_processes_is_left_waiting(runs) -> None:
+    assert [rank["unfinished"] for rank in runs[1]] == [0] * 4  # torch would hold it for ever
 
 
 def test_all_processes_report_the_very_same_figures(runs) -> None:
