@@ -102,8 +102,8 @@ def num_data_ranks(config: TrainSection, num_processes: int) -> int:
     """
     if num_processes % config.tp_size:
         raise ConfigError(
-            f"train.tp_size: groups of {config.tp_size} cannot be made of {num_processes} process(es); start a multiple "
-            f"of {config.tp_size} with torchrun, or set it to a divisor of {num_processes}"
+            f"train.tp_size: groups of {config.tp_size} cannot be made of {num_processes} process(es); start a "
+            f"multiple of {config.tp_size} with torchrun, or set it to a divisor of {num_processes}"
         )
     return num_processes // config.tp_size
 

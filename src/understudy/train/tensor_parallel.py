@@ -67,7 +67,7 @@ def _wait(_module: nn.Module, _inputs: Any, output: Any) -> None:
 
 
 def layer_plan(model: Any, size: int) -> dict[str, str]:
-    """Return how each module is cut in `size` parts, by its name: those that the model's plan names, and their adapters.
+    """Return how modules are cut in `size` parts, by their names: those that the model's plan names, or their adapters.
 
     Raises:
         ConfigError: they cannot be cut, or not in so many parts.
@@ -165,7 +165,7 @@ def _check_width(name: str, module: nn.Module, style: str, size: int) -> None:
 
 
 def _check_complete(backbone: nn.Module, styles: Mapping[str, str]) -> None:
-    """Refuse weights that the plan passes over where a process has some of the heads only: gradients would lack some."""
+    """Refuse weights that the plan passes over where a process has some of the heads: their gradients would be partial."""
     for name in {name.rpartition(".")[0] for name, style in styles.items() if style == _COLUMNS}:
         for inner, _ in backbone.get_submodule(name).named_parameters():
             full = f"{name}.{inner}"

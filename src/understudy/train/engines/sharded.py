@@ -72,7 +72,9 @@ class ShardedEngine(DataParallelEngine):
 
         Where a device sums in no fixed order they are the same only up to rounding, and the weights would part.
         """
-        tp = next((m["tp"] for p in self.adapter.model.parameters() if "tp" in (m := p.device_mesh).mesh_dim_names), None)
+        tp = next(
+            (m["tp"] for p in self.adapter.model.parameters() if "tp" in (m := p.device_mesh).mesh_dim_names), None
+        )
         if tp is None:
             return
         for parameter in self._parameters:
