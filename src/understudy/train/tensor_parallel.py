@@ -88,8 +88,7 @@ def layer_plan(model: Any, size: int) -> dict[str, str]:
     for name, style in styles.items():
         module = backbone.get_submodule(name)
         parts = _parts(name, module, style)
-        for part, how in parts.items():
-            _check_width(name, backbone.get_submodule(f"{name}.{part}" if part else name), how, size)
+        _check_width(name, backbone, style, size)
         own = names[id(module)]
         plan |= {f"{own}.{part}" if part else own: how for part, how in parts.items()}
     return plan
@@ -124,9 +123,7 @@ def _parts(name: str, module: nn.Module, style: str) -> dict[str, str]:
     A low-rank adapter has its narrow middle whole: of a layer that is cut by columns its second matrix is cut so too,
     and of one that is cut by rows its first.
     """
-    if style == _NORM_OF_HEADS and not hasattr(module, "base_layer"):
-        return {"": style}
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or (style == _NORM_OF_HEADS and not [*module.children()]):
         return {"": style}
     linear = {
         inner: part for inner, part in module.named_modules() if inner and any(True for _ in part.parameters(False))
@@ -145,27 +142,30 @@ def _check_heads(config: Any, size: int) -> None:
     for key, kind in (("num_attention_heads", "attention heads"), ("num_key_value_heads", "key and value heads")):
         number = getattr(config, key, None)
         if isinstance(number, int) and number % size:
-            raise ConfigError(
-                f"train.tp_size: this model has {number} {kind}, which cannot be dealt out to {size} processes; set it "
-                f"to a divisor of {number}, and cut the model further with train.fsdp: true"
-            )
+            raise _indivisible(f"this model has {number} {kind}", number, size)
 
 
-def _check_width(name: str, module: nn.Module, style: str, size: int) -> None:
-    """Refuse a part whose cut would go through a head, or be uneven."""
-    if not isinstance(module, nn.Linear):
-        return
+def _check_width(name: str, backbone: nn.Module, style: str, size: int) -> None:
+    """Refuse a linear layer whose cut would go through a head, or be uneven."""
+    module, parent = (backbone.get_submodule(path) for path in (name, name.rpartition(".")[0]))
     by_columns = style in (_COLUMNS, _COLUMNS_GATHERED)
-    width = module.out_features if by_columns else module.in_features
+    width = getattr(module, "out_features" if by_columns else "in_features", size)
     if width % size:
-        raise ConfigError(
-            f"train.tp_size: {name} is {width} wide, which {size} does not divide; set it to a divisor, and cut the "
-            "model further with train.fsdp: true"
-        )
+        raise _indivisible(f"{name} is {width} wide", width, size)
+    head_dim = getattr(parent, "head_dim", None) if style == _COLUMNS else None
+    if head_dim and width % head_dim == 0 and width // head_dim % size:
+        raise _indivisible(f"{name} makes {width // head_dim} heads", width // head_dim, size)
+
+
+def _indivisible(what: str, number: int, size: int) -> ConfigError:
+    return ConfigError(
+        f"train.tp_size: {what}, which cannot be dealt out to {size} processes; set it to a divisor of {number}, and "
+        "cut the model further with train.fsdp: true"
+    )
 
 
 def _check_complete(backbone: nn.Module, styles: Mapping[str, str]) -> None:
-    """Refuse weights that the plan passes over where a process has some of the heads: their gradients would be partial."""
+    """Refuse weights beside cut ones that the plan passes over: whether their gradients are whole cannot be told."""
     for name in {name.rpartition(".")[0] for name, style in styles.items() if style == _COLUMNS}:
         for inner, _ in backbone.get_submodule(name).named_parameters():
             full = f"{name}.{inner}"

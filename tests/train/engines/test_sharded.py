@@ -45,6 +45,7 @@ class Case:
     tp_size: int = 1
     num_kv_heads: int = 2
     biases: bool = False
+    dropout: float = 0.0
 
 
 CASES = {
@@ -76,7 +77,8 @@ def network(case: Case, seed: int = 0) -> nn.Module:
         import peft
 
         torch.manual_seed(seed)
-        made = peft.get_peft_model(made, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        lora = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_dropout=case.dropout)
+        made = peft.get_peft_model(made, lora)
     return made.train()
 
 

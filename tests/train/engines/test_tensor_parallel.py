@@ -20,6 +20,7 @@ from tests.train.engines.test_sharded import (
     run,
     run_local,
     run_sharded,
+    sharded_engine,
 )
 
 CASES = {
@@ -39,10 +40,22 @@ def _work(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=4)
     local = torch.load(Path(folder) / "local.pt", weights_only=False)
     found: dict[str, Any] = {name: run_sharded(case, local[name]) for name, case in CASES.items()}
+    found["gradients"] = _gradients(Case(tp_size=2, lora=True, dropout=0.5))
     found["unfinished"] = torch._C._distributed_c10d._get_work_registry_size()
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _gradients(case: Case) -> dict[str, Any]:
+    """Return the gradients of what each process has whole, as its own backward passes made them."""
+    engine = sharded_engine(case)
+    torch.manual_seed(engine.rank)
+    engine._finish_gradients = lambda: None
+    step_plan = plans(case, engine.world_size).plan(0, engine.rank)
+    engine.forward_backward(step_plan, engine.global_weight_sums(step_plan))
+    whole = {name: p for name, p in engine.adapter.model.named_parameters() if "tp" not in p.device_mesh.mesh_dim_names}
+    return {name: p.grad.to_local() for name, p in whole.items() if p.requires_grad}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +95,13 @@ def test_either_engine_goes_on_with_what_the_other_began(runs, name: str) -> Non
     engine = local_engine(CASES[name], ranks[0][name]["weights before"])
     engine.load_state(ranks[0][name]["state"])
     assert_same_figures(run(engine, plans(CASES[name], 1), range(NUM_BEFORE, NUM_STEPS)), local[name]["rest"], 2e-5)
+
+
+def test_neighbours_have_the_same_gradients_of_what_they_have_whole_also_with_dropout(runs) -> None:
+    first, second, *others = [rank["gradients"] for rank in runs[1]]
+    assert len(first) == 2 * 7  # each layer's adapters have one matrix whole
+    for a, b in ((first, second), others):
+        assert all(torch.equal(a[name], b[name]) for name in first)
 
 
 def test_nothing_that_is_sent_between_processes_is_left_waiting(runs) -> None:

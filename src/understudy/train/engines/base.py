@@ -53,9 +53,10 @@ class DataParallelEngine(ABC):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.distributed = dist.is_available() and dist.is_initialized()
-        self.rank, number = divmod(dist.get_rank() if self.distributed else 0, tp_size)
+        process = dist.get_rank() if self.distributed else 0
+        self.rank = process // tp_size
         self.world_size = dist.get_world_size() // tp_size if self.distributed else 1
-        self.is_first = number == 0
+        self.is_first = process % tp_size == 0
         self.is_main = self.rank == 0 and self.is_first
         self._runner = runner
         self._coefficients = dict(coefficients)
