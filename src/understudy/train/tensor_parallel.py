@@ -166,7 +166,7 @@ def _indivisible(what: str, number: int, size: int) -> ConfigError:
 
 def _check_complete(backbone: nn.Module, styles: Mapping[str, str]) -> None:
     """Refuse weights beside cut ones that the plan passes over: whether their gradients are whole cannot be told."""
-    for name in {name.rpartition(".")[0] for name, style in styles.items() if style == _COLUMNS}:
+    for name in dict.fromkeys(name.rpartition(".")[0] for name, style in styles.items() if style == _COLUMNS):
         for inner, _ in backbone.get_submodule(name).named_parameters():
             full = f"{name}.{inner}"
             if not any(full.startswith(f"{planned}.") for planned in styles):

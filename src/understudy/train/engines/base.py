@@ -87,7 +87,7 @@ class DataParallelEngine(ABC):
         if not np.isfinite(stats.loss):
             self._refuse(f"the loss is {stats.loss}", stats.bad_names)
         if self._scaler is not None:
-            self._scaler.unscale_(self.optimizer)
+            self._unscale(self._scaler, self.optimizer)
         norm = self._grad_norm()
         self._clip(norm, self._max_grad_norm or float("inf"))
         stats.grad_norm = float(norm)
@@ -158,6 +158,10 @@ class DataParallelEngine(ABC):
     @abstractmethod
     def _finish_gradients(self) -> None:
         """Make the gradients those of the whole step, after the last of this rank's passes."""
+
+    def _unscale(self, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        """Take the loss scale out of the gradients, and find out on all ranks whether any overflowed."""
+        scaler.unscale_(optimizer)
 
     def _grad_norm(self) -> Tensor:
         """Return the norm of all gradients as one vector."""

@@ -81,6 +81,11 @@ class ShardedEngine(DataParallelEngine):
             if parameter.grad is not None and "tp" not in parameter.device_mesh.mesh_dim_names:
                 dist.broadcast(parameter.grad.to_local(), group=tp.get_group(), group_src=0)
 
+    def _unscale(self, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        super()._unscale(scaler, optimizer)
+        for found in scaler._found_inf_per_device(optimizer).values():  # torch tells those who share one parameter
+            dist.all_reduce(found, op=dist.ReduceOp.MAX)
+
     def _grad_norm(self) -> Tensor:
         norms: list[Any] = [
             nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
