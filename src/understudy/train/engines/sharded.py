@@ -83,7 +83,7 @@ class ShardedEngine(DataParallelEngine):
 
     def _unscale(self, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
         super()._unscale(scaler, optimizer)
-        for found in scaler._found_inf_per_device(optimizer).values():  # torch tells those who share one parameter
+        for found in scaler._found_inf_per_device(optimizer).values():  # torch tells those with the first parameter
             dist.all_reduce(found, op=dist.ReduceOp.MAX)
 
     def _grad_norm(self) -> Tensor:
