@@ -63,6 +63,10 @@ from understudy.train.engines.local import LocalEngine
             ConfigError,
             "understudy evaluate",
         ),
+        ({"train": {"tp_size": 2, "optim": "muon"}}, ConfigError, "which tp_size cuts; set optim: adamw_torch_fused"),
+        ({"train": {"tp_size": 2, "torch_compile": True}}, ConfigError, "tp_size does not go with torch_compile"),
+        ({"train": {"tp_size": 2}, "lora": {"use_dora": True}}, ConfigError, "in place of train.tp_size"),
+        ({"train": {"tp_size": 2}}, ConfigError, "groups of 2 cannot be made of 1 process(es); start a multiple of 2"),
         ({"model": {"trust_remote_code": "maybe"}}, ConfigError, "model.trust_remote_code"),
     ],
 )

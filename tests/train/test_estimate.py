@@ -59,6 +59,20 @@ def test_of_a_sharded_model_a_device_holds_its_part_and_what_a_pass_puts_togethe
     assert two.weights == 2 * part.weights
 
 
+def test_of_layers_cut_by_heads_a_device_holds_its_part_of_their_matrices_and_of_what_they_make(
+    tmp_path, monkeypatch
+) -> None:
+    base = make_base(tmp_path / "deep", num_layers=4)
+    network = AutoModelForCausalLM.from_pretrained(base)
+    matrices = sum(p.nbytes for p in network.model.layers.parameters() if p.ndim == 2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    copies, cut, both = (estimate(base, train=train) for train in ({}, {"tp_size": 2}, {"tp_size": 2, "fsdp": True}))
+    assert copies.memory.weights - cut.memory.weights == matrices // 2
+    assert both.memory.weights == cut.memory.weights // 2
+    assert cut.memory.activations < copies.memory.activations
+    assert copies.plans.examples_per_step == 2 * cut.plans.examples_per_step == 8
+
+
 @pytest.mark.parametrize(
     "smaller",
     [

@@ -251,9 +251,10 @@ class RunStores:
         Rows that give nothing to train on (refused, too long, of other agents) are neither; they count as used.
         """
         from understudy.train.launch import world_size
-        from understudy.train.setup import make_planner
+        from understudy.train.setup import make_planner, num_data_ranks
 
-        _, sampler, _ = make_planner(inputs.data, inputs.config.train, world_size())
+        settings = inputs.config.train
+        _, sampler, _ = make_planner(inputs.data, settings, num_data_ranks(settings, world_size()))
         steps = range(min(num_steps, sampler.steps_per_epoch))  # an epoch draws every trajectory
         drawn = {pair for step in steps for pair in sampler.draw(step)}
         for source, found in enumerate(inputs.data.train):

@@ -170,6 +170,8 @@ def write_training_state(engine: Engine, folder: Path) -> None:
     state = engine.state()
     if engine.is_main:
         torch.save(state, folder / OPTIMIZER)
+    if not engine.is_first:  # its random numbers are those of the first
+        return
     random_state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random_state["cuda"] = torch.cuda.get_rng_state()

@@ -234,7 +234,11 @@ class TrainSection(ConfigModel):
 
     fsdp_size: int | None = Field(None, ge=1)
     """Over how many processes fsdp cuts one copy of the model, such as the GPUs of one machine; between the copies only
-    gradients go (hybrid sharding, HSDP). Null for one copy over all processes."""
+    gradients go (hybrid sharding, HSDP). Null for one copy over all processes. With tp_size, groups of processes."""
+
+    tp_size: int = Field(1, ge=1)
+    """Over how many processes, neighbours, each layer's heads and MLP are cut (tensor parallelism). They compute the
+    same trajectories together and count as one device; changes no result. With fsdp the parts are cut further."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -295,20 +299,25 @@ class TrainSection(ConfigModel):
             raise ValueError("load_best_model_at_end needs the best checkpoint; set save_best: true")
         if self.fsdp_size is not None and not self.fsdp:
             raise ValueError("fsdp_size means nothing without fsdp; leave it out, or set fsdp: true")
-        if self.fsdp:
-            self._can_be_sharded()
+        if self.cuts_by is not None:
+            self._can_be_sharded(self.cuts_by)
         return self
 
-    def _can_be_sharded(self) -> None:
+    def _can_be_sharded(self, by: str) -> None:
         if self.optim not in ("adamw_torch_fused", "adamw_torch"):
             needs = "whole matrices" if self.optim == "muon" else "whole tensors"
-            raise ValueError(f"optim: {self.optim} needs {needs}, which fsdp cuts; set optim: adamw_torch_fused")
+            raise ValueError(f"optim: {self.optim} needs {needs}, which {by} cuts; set optim: adamw_torch_fused")
         if self.torch_compile:
-            raise ValueError("fsdp does not go with torch_compile; leave one of them out")
+            raise ValueError(f"{by} does not go with torch_compile; leave one of them out")
         if self.activation_offloading:
             raise ValueError(
-                "fsdp does not go with activation_offloading; set gradient_checkpointing: true in its place"
+                f"{by} does not go with activation_offloading; set gradient_checkpointing: true in its place"
             )
+
+    @property
+    def cuts_by(self) -> str | None:
+        """The key by which processes hold parts of the model; None where each holds a copy."""
+        return "fsdp" if self.fsdp else "tp_size" if self.tp_size > 1 else None
 
     @property
     def trackers(self) -> tuple[str, ...]:
@@ -394,19 +403,28 @@ class TrainConfig(ConfigModel):
         if self.policies is None:
             if self.model.load_in_4bit and self.lora is None:
                 raise ValueError("model.load_in_4bit needs lora: weights in 4 bits cannot be trained themselves")
-            if self.train.fsdp and self.model.load_in_4bit:
-                raise ValueError("train.fsdp cannot cut weights in 4 bits; set model.dtype: bfloat16 in their place")
-            if self.train.fsdp and self.evaluation is not None:
-                raise ValueError(
-                    "evaluation plays with a whole model on each process, and train.fsdp leaves none; leave it out, "
-                    "and play with checkpoints: understudy evaluate"
-                )
+            if self.train.cuts_by is not None:
+                self._can_be_sharded(self.train.cuts_by)
             return self
         selecting: list[DataSection | SourceSection] = [self.data, *(self.data.sources or {}).values()]
         if any(section.agents is not None or section.policies is not None for section in selecting):
             raise ValueError("who is trained is said by policies; leave out agents and policies of data")
         self.by_policy()
         return self
+
+    def _can_be_sharded(self, by: str) -> None:
+        if self.model.load_in_4bit:
+            raise ValueError(f"train.{by} cannot cut weights in 4 bits; set model.dtype: bfloat16 in their place")
+        if self.evaluation is not None:
+            raise ValueError(
+                f"evaluation plays with a whole model on each process, and train.{by} leaves none; leave it out, and "
+                "play with checkpoints: understudy evaluate"
+            )
+        if self.train.tp_size > 1 and self.lora is not None and self.lora.use_dora:
+            raise ValueError(
+                "lora.use_dora needs norms of whole matrices, which train.tp_size cuts; leave one of them out, or set "
+                "train.fsdp: true in place of train.tp_size"
+            )
 
     def by_policy(self) -> dict[str, TrainConfig]:
         """Return a config for each model that is trained, by its policy; that of all agents has an empty name.

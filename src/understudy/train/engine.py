@@ -30,11 +30,13 @@ class Engine(Protocol):
     Attributes:
         rank, world_size: this process among those that share the data. Processes that share one model's layers or heads
             (tensor, pipeline parallel) have the same rank here.
+        is_first: whether this process is the first of those with its rank.
         is_main: whether this process writes what only one may write.
     """
 
     rank: int
     world_size: int
+    is_first: bool
     is_main: bool
 
     def global_weight_sums(self, plan: StepPlan) -> NDArray[np.float64]:

@@ -15,7 +15,15 @@ from .data import PreparedData
 from .inputs import RunInputs
 from .launch import world_size
 from .loss import LOGITS_BYTES
-from .setup import check_fits, check_vocabulary, empty_trainable, examples_per_step, is_sharded, make_planner
+from .setup import (
+    check_fits,
+    check_vocabulary,
+    empty_trainable,
+    examples_per_step,
+    is_sharded,
+    make_planner,
+    num_data_ranks,
+)
 
 NUM_PLANNED_STEPS = 20
 
@@ -23,8 +31,9 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 # NF4 with double quantisation: 4 bits, 8 bits for each block of 64, 32 bits for each 256 blocks.
 _BYTES_IN_4BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
 # Tensors of hidden width that a decoder layer keeps for its backward pass: the inputs of two norms and what they make,
-# queries, keys, values, the attention's output, the two residual sums.
-_HIDDEN_TENSORS_PER_LAYER = 10
+# the two residual sums; and queries, keys, values, the attention's output.
+_HIDDEN_TENSORS_PER_LAYER = 6
+_TENSORS_OF_HEADS_PER_LAYER = 4
 _FEED_FORWARD_TENSORS_PER_LAYER = 4
 
 
@@ -101,18 +110,19 @@ def describe(inputs: RunInputs) -> DryRun:
 
 
 def _plan(data: PreparedData, config: TrainSection) -> StepPlans:
-    planner, sampler, num_steps = make_planner(data, config, world_size())
+    num_ranks = num_data_ranks(config, world_size())
+    planner, sampler, num_steps = make_planner(data, config, num_ranks)
     num_planned = min(num_steps, NUM_PLANNED_STEPS)
-    steps = [[planner.plan(step, rank) for rank in range(world_size())] for step in range(num_planned)]
+    steps = [[planner.plan(step, rank) for rank in range(num_ranks)] for step in range(num_planned)]
     chunks = [sum(len(b.chunks) for plan in ranks for b in plan.micro_batches) for ranks in steps]
     return StepPlans(
         num_steps=num_steps,
         steps_per_epoch=sampler.steps_per_epoch,
-        examples_per_step=examples_per_step(config, world_size()),
+        examples_per_step=examples_per_step(config, num_ranks),
         num_planned=num_planned,
         tokens=float(np.median([sum(plan.num_tokens for plan in ranks) for ranks in steps])),
         row_tokens=float(np.median([sum(plan.num_row_tokens for plan in ranks) for ranks in steps])),
-        forward_passes=float(np.median(chunks)) / world_size(),
+        forward_passes=float(np.median(chunks)) / num_ranks,
         longest_path=max(example.longest_path for source in data.train for example in source.examples),
     )
 
@@ -124,9 +134,9 @@ def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate
     saved_dtype = str(getattr(text_config, "dtype", None) or "float32").removeprefix("torch.")
     dtype = config.model.dtype or ("float32" if config.lora is None else "auto")
     weight_bytes = _BYTES[saved_dtype if dtype == "auto" else dtype]
-    trained = [p for p in model.parameters() if p.requires_grad]
-    num_trained = sum(p.numel() for p in trained)
-    num_frozen = sum(p.numel() for p in model.parameters()) - num_trained
+    sizes = _sizes(model, config.train.tp_size)
+    num_trained = sum(sizes[p] for p in model.parameters() if p.requires_grad)
+    num_frozen = sum(sizes.values()) - num_trained
     num_in_4bit = _num_in_4bit(model) if config.model.load_in_4bit else 0
     trained_bytes = 4 if config.lora is not None else weight_bytes  # PEFT holds adapters in float32
     moment_bytes = 1 if config.train.optim == "adamw_8bit" else trained_bytes
@@ -137,8 +147,9 @@ def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate
     weights += num_trained * trained_bytes
     num_shards, gathered = 1, 0
     if is_sharded(config.train, world_size()):
-        num_shards = config.train.fsdp_size or world_size()
-        gathered = _gathered(config.train, model, weight_bytes, trained_bytes)
+        if config.train.fsdp:
+            num_shards = config.train.fsdp_size or num_data_ranks(config.train, world_size())
+        gathered = _gathered(config.train, model, sizes, weight_bytes, trained_bytes)
     return MemoryEstimate(
         weights=weights // num_shards,
         gradients=num_trained * trained_bytes // num_shards,
@@ -148,7 +159,20 @@ def _memory(config: TrainConfig, model: Any, plans: StepPlans) -> MemoryEstimate
     )
 
 
-def _gathered(config: TrainSection, model: Any, weight_bytes: int, trained_bytes: int) -> int:
+def _sizes(model: Any, tp_size: int) -> dict[Any, int]:
+    """Return how many numbers of each parameter a device computes with."""
+    sizes = {p: p.numel() for p in model.parameters()}
+    if tp_size > 1:
+        from .tensor_parallel import layer_plan
+
+        for name in layer_plan(model, tp_size):
+            module = model.get_submodule(name)
+            if hasattr(module, "in_features"):
+                sizes[module.weight] //= tp_size
+    return sizes
+
+
+def _gathered(config: TrainSection, model: Any, sizes: dict[Any, int], weight_bytes: int, trained_bytes: int) -> int:
     """Return the bytes of weights and gradients that a pass through a sharded model holds whole.
 
     They are those outside of layers, and of the largest layer, while the weights of the next one are on their way.
@@ -158,13 +182,13 @@ def _gathered(config: TrainSection, model: Any, weight_bytes: int, trained_bytes
     layers = [[*layer.parameters()] for layer in decoder_layers(model)]
     inner = {id(p) for layer in layers for p in layer}
     outer = [p for p in model.parameters() if id(p) not in inner]
-    layer = max(layers, key=lambda parameters: sum(p.numel() for p in parameters), default=[])
+    layer = max(layers, key=lambda parameters: sum(sizes[p] for p in parameters), default=[])
     half = config.bf16 or config.fp16
 
     def size(parameters: list[Any], *, in_half: bool) -> tuple[int, int]:
         """Return the bytes of weights and of gradients."""
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        frozen = sum(p.numel() for p in parameters) - trained
+        trained = sum(sizes[p] for p in parameters if p.requires_grad)
+        frozen = sum(sizes[p] for p in parameters) - trained
         each = (2, 2) if in_half else (weight_bytes, trained_bytes)
         return frozen * each[0] + trained * each[1], trained * each[1]
 
@@ -188,7 +212,8 @@ def _activations(config: TrainSection, model: Any, plans: StepPlans, weight_byte
     # Depth first, the chunks of one path are held, and at least one chunk full of short rows.
     tokens = max(plans.longest_path, min(batch, int(plans.tokens))) if config.layout == "depth_first" else batch
     feed_forward = getattr(model, "intermediate_size", None) or 4 * model.hidden_size
-    width = _HIDDEN_TENSORS_PER_LAYER * model.hidden_size + _FEED_FORWARD_TENSORS_PER_LAYER * feed_forward
+    cut = _TENSORS_OF_HEADS_PER_LAYER * model.hidden_size + _FEED_FORWARD_TENSORS_PER_LAYER * feed_forward
+    width = _HIDDEN_TENSORS_PER_LAYER * model.hidden_size + cut // config.tp_size
     if config.gradient_checkpointing:
         per_token = model.num_hidden_layers * model.hidden_size + width
     elif config.activation_offloading:  # keys and values stay, because the chunks below use them

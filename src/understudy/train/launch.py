@@ -44,7 +44,7 @@ def check_launcher(precision: str) -> None:
         if os.environ.get(variable, "").lower() in ("true", "1"):
             raise ConfigError(
                 f"the launcher was told to use {name}, but how the model is spread is said by the config; launch "
-                "without it, and set train.fsdp: true to cut the model over all processes"
+                "without it, and set train.fsdp: true or train.tp_size to cut the model over processes"
             )
     asked = os.environ.get(_PRECISION, "no")
     if asked not in ("no", precision):

@@ -41,6 +41,7 @@ _FREE = frozenset(
         "train.device",
         "train.fsdp",
         "train.fsdp_size",
+        "train.tp_size",
         "train.gradient_checkpointing",
         "train.activation_offloading",
         "train.torch_compile",

@@ -39,6 +39,7 @@ from .setup import (
     make_engine,
     make_planner,
     make_runner,
+    num_data_ranks,
     with_possible_layout,
 )
 from .sharding import load_sharded
@@ -101,7 +102,7 @@ def train(
         config,
         data_fingerprint=inputs.data.fingerprint,
         rendering_fingerprint=inputs.renderer.fingerprint(),
-        examples_per_step=examples_per_step(config.train, world_size()),
+        examples_per_step=examples_per_step(config.train, num_data_ranks(config.train, world_size())),
     )
     checkpoints = Checkpoints(path, total_limit=config.train.save_total_limit, is_main=rank() == 0)
     checkpoints.remove_leftovers()
@@ -150,14 +151,14 @@ def _build(
     check_fits(data, settings, takes_trees=settings is inputs.config.train)
     check_vocabulary(data, adapter.num_embeddings)
     _check_space(adapter.model, checkpoints.folder)
-    planner, sampler, num_steps = make_planner(data, settings, world_size())
+    planner, sampler, num_steps = make_planner(data, settings, num_data_ranks(settings, world_size()))
     runner, backend = make_runner(adapter, settings)
     if backend is not None:
         _check_backend(adapter, backend, planner)
     if settings.torch_compile:
         adapter.backbone.compile(dynamic=True)
     engine = make_engine(adapter, runner, settings, inputs.objective, data, num_steps=num_steps)
-    torch.manual_seed(settings.seed + rank())  # from here on dropout only; ranks must not drop the same
+    torch.manual_seed(settings.seed + engine.rank)  # from here on dropout only; ranks must not drop the same
     state = _resumed(engine, found, num_steps)
     trackers = None
     if folder is not None:

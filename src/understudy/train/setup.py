@@ -94,9 +94,23 @@ def examples_per_step(config: TrainSection, world_size: int) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size
 
 
+def num_data_ranks(config: TrainSection, num_processes: int) -> int:
+    """Return how many parts a step is dealt out in: one for each process, or for each group that shares its layers.
+
+    Raises:
+        ConfigError: the processes do not come out even.
+    """
+    if num_processes % config.tp_size:
+        raise ConfigError(
+            f"train.tp_size: groups of {config.tp_size} cannot be made of {num_processes} process(es); start a "
+            f"multiple of {config.tp_size} with torchrun, or set it to a divisor of {num_processes}"
+        )
+    return num_processes // config.tp_size
+
+
 def is_sharded(config: TrainSection, num_processes: int) -> bool:
     """Return whether each process holds a part of the model; that of one process is all of it, so nothing is cut."""
-    return config.fsdp and num_processes > 1
+    return config.cuts_by is not None and num_processes > 1
 
 
 def check_fits(data: PreparedData, config: TrainSection, *, takes_trees: bool = True) -> None:
@@ -276,4 +290,5 @@ def make_engine(
         scheduler=make_scheduler(optimizer, config, num_steps),
         max_grad_norm=config.max_grad_norm,
         scaler=torch.amp.GradScaler(adapter.device.type) if config.fp16 else None,
+        tp_size=config.tp_size,
     )

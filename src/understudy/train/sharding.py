@@ -1,8 +1,8 @@
-"""A model that lies in shards on all ranks (torch's FSDP2), from the moment it is loaded.
+"""A model that lies in shards on all ranks (torch's FSDP2 and tensor parallelism), from the moment it is loaded.
 
 The main rank reads the weights into its CPU's memory. All others make the same model without weights, both are cut by
-`fully_shard`, and then each tensor goes to all ranks, which keep their own part of it. So no device ever holds more
-than its shards and one unit: a layer, or what is outside of layers.
+`cut_layers` and `fully_shard`, and then each tensor goes to all ranks, which keep their own part of it. So no device
+ever holds more than its shards and one unit: a layer, or what is outside of layers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .distributed import from_main
 from .lockstep import Lockstep, WholeModel
 from .setup import empty_trainable, load_trainable
+from .tensor_parallel import cut_layers
 
 
 def load_sharded(config: TrainConfig, base: str | Path, checkpoint: Path | None, device: torch.device) -> ModelAdapter:
@@ -34,11 +35,14 @@ def load_sharded(config: TrainConfig, base: str | Path, checkpoint: Path | None,
         ConfigError: it cannot be loaded or cannot be sharded, or torch is too old.
     """
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
-        raise ConfigError(f"train.fsdp needs a newer torch than {torch.__version__}: pip install --upgrade torch")
+        raise ConfigError(
+            f"train.fsdp and train.tp_size need a newer torch than {torch.__version__}: pip install --upgrade torch"
+        )
     model = _same_on_all_ranks(config, base, checkpoint)
     whole = {name: p.data for name, p in model.named_parameters()} if dist.get_rank() == 0 else {}
     dtype = torch.bfloat16 if config.train.bf16 else torch.float16 if config.train.fp16 else None
-    root = shard(model, device, dtype, config.train.fsdp_size)
+    size = config.train.fsdp_size if config.train.fsdp else 1
+    root = shard(model, device, dtype, size, config.train.tp_size)
     if dist.get_rank() != 0:
         root.to_empty(device=device)
     _send_out(model, whole, device)
@@ -47,9 +51,15 @@ def load_sharded(config: TrainConfig, base: str | Path, checkpoint: Path | None,
 
 
 def shard(
-    model: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None, size: int | None = None
+    model: nn.Module,
+    device: torch.device,
+    autocast_dtype: torch.dtype | None,
+    size: int | None = None,
+    tp_size: int = 1,
 ) -> WholeModel:
-    """Cut a model over `size` ranks, or all: each decoder layer is a unit, and what is outside of layers is one more.
+    """Cut a model over `size` data ranks, or all: each decoder layer is a unit, and what is outside of layers one more.
+
+    A data rank is one process, or `tp_size` of them over which layers are cut first.
 
     Layers get their weights in the dtype in which they compute, because a copy that autocast made would be held until
     the backward pass. Gradients are summed, in float32 at least: the step's denominators are global.
@@ -60,10 +70,18 @@ def shard(
     """
     layers = decoder_layers(model)
     if not layers:
-        raise ConfigError(f"train.fsdp: {type(model).__name__} has no decoder layers that are known here; leave it out")
+        raise ConfigError(
+            f"train.fsdp, train.tp_size: {type(model).__name__} has no decoder layers that are known here; leave them "
+            "out"
+        )
     _check_dtypes(model, layers)
-    mesh = _mesh(device, dist.get_world_size(), size)
-    place = partial(_placement, size or dist.get_world_size())
+    num_ranks = dist.get_world_size() // tp_size
+    size = size or num_ranks
+    whole_mesh = _mesh(device, num_ranks, size, tp_size)
+    if tp_size > 1:
+        cut_layers(model, whole_mesh["tp"])
+    mesh = whole_mesh["shard"] if size == num_ranks else whole_mesh["copy", "shard"]
+    place = partial(_placement, size)
     trained = next(p.dtype for p in model.parameters() if p.requires_grad)
     sums = torch.promote_types(trained, torch.float32)
     for layer in layers:
@@ -79,16 +97,16 @@ def shard(
     return root
 
 
-def _mesh(device: torch.device, num_ranks: int, size: int | None) -> DeviceMesh:
-    """Return the ranks in one row, or with a row for each copy of the model."""
-    if size is None or size == num_ranks:
-        return init_device_mesh(device.type, (num_ranks,), mesh_dim_names=("shard",))
+def _mesh(device: torch.device, num_ranks: int, size: int, tp_size: int) -> DeviceMesh:
+    """Return all processes: a plane for each copy of the model, in it a row for each of its shards, cut again by tp."""
     if num_ranks % size:
+        ranks = "processes" if tp_size == 1 else f"groups of {tp_size} processes (train.tp_size)"
         raise ConfigError(
-            f"train.fsdp_size: {num_ranks} processes cannot hold whole copies of {size} each; set it to a divisor of "
+            f"train.fsdp_size: {num_ranks} {ranks} cannot hold whole copies of {size} each; set it to a divisor of "
             f"{num_ranks}, or leave it out"
         )
-    return init_device_mesh(device.type, (num_ranks // size, size), mesh_dim_names=("copy", "shard"))
+    shape = (num_ranks // size, size, tp_size)
+    return init_device_mesh(device.type, shape, mesh_dim_names=("copy", "shard", "tp"))
 
 
 def _placement(size: int, parameter: nn.Parameter) -> Shard:

@@ -42,6 +42,11 @@ class Case:
     init_scale: float = 1024.0
     num_copies: int = 1
     num_experts: int = 4
+    tp_size: int = 1
+    num_kv_heads: int = 2
+    biases: bool = False
+    dropout: float = 0.0
+    self_check: bool = True
 
 
 CASES = {
@@ -65,13 +70,16 @@ HALF = [name for name in CASES if name not in EXACT]
 
 def network(case: Case, seed: int = 0) -> nn.Module:
     experts = {"num_experts": case.num_experts, "num_experts_per_tok": min(2, case.num_experts)}
-    sizes = experts if case.architecture == "qwen3_moe" else {}
+    sizes: dict[str, Any] = experts if case.architecture == "qwen3_moe" else {"num_kv_heads": case.num_kv_heads}
+    if case.biases:
+        sizes |= {"attention_bias": True, "mlp_bias": True}
     made = model(case.architecture, num_layers=2, tie_word_embeddings=case.tied, seed=seed, **sizes)
     if case.lora:
         import peft
 
         torch.manual_seed(seed)
-        made = peft.get_peft_model(made, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        lora = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, lora_dropout=case.dropout)
+        made = peft.get_peft_model(made, lora)
     return made.train()
 
 
@@ -104,11 +112,11 @@ def sharded_engine(case: Case, weights: dict[str, Any] | None = None) -> Sharded
     made = network(case)
     if weights is not None:
         made.load_state_dict(weights, strict=not case.lora)
-    root = shard(made, CPU, case.autocast_dtype, 2 // case.num_copies)
+    root = shard(made, CPU, case.autocast_dtype, dist.get_world_size() // case.tp_size // case.num_copies, case.tp_size)
     lockstep = Lockstep(root, CPU, case.autocast_dtype)
     adapter = ModelAdapter(made, lockstep)
     runner, arguments = settings(adapter, case)
-    return ShardedEngine(adapter, runner, **arguments)
+    return ShardedEngine(adapter, runner, tp_size=case.tp_size, **arguments)
 
 
 def plans(case: Case, world_size: int) -> Any:
@@ -127,6 +135,16 @@ def run(engine: Any, steps: Any, which: range) -> list[tuple[float, float, int]]
     return figures
 
 
+def run_local(case: Case) -> dict[str, Any]:
+    engine, steps = local_engine(case), plans(case, 1)
+    start = run(engine, steps, range(NUM_BEFORE))
+    state, before = copy.deepcopy((engine.state(), engine.adapter.model.state_dict()))
+    evaluated = engine.evaluate([steps.plan(0), steps.plan(2)]).loss
+    rest = run(engine, steps, range(NUM_BEFORE, NUM_STEPS))
+    found = {"start": start, "state": state, "evaluated": evaluated, "rest": rest, "weights": trained(engine)}
+    return found | {"weights before": before}
+
+
 def trained(engine: LocalEngine) -> dict[str, Any]:
     return {name: p.detach().clone() for name, p in engine.adapter.model.named_parameters() if p.requires_grad}
 
@@ -135,17 +153,17 @@ def _work(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     local = torch.load(Path(folder) / "local.pt", weights_only=False)
-    found = {name: _run_case(case, local[name]) for name, case in CASES.items()}
+    found = {name: run_sharded(case, local[name]) for name, case in CASES.items()}
     found["overflow"] = _overflow()
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _run_case(case: Case, local: dict[str, Any]) -> dict[str, Any]:
+def run_sharded(case: Case, local: dict[str, Any]) -> dict[str, Any]:
     """Train in shards; and go on in shards with what the local engine began."""
     engine = sharded_engine(case)
-    steps = plans(case, 2)
+    steps = plans(case, engine.world_size)
     found: dict[str, Any] = {"start": run(engine, steps, range(NUM_BEFORE))}
     found["state"] = copy.deepcopy(engine.state())
     found["weights before"] = {name: tensor.clone() for name, tensor in engine._saved_weights().items()}
@@ -156,7 +174,7 @@ def _run_case(case: Case, local: dict[str, Any]) -> dict[str, Any]:
     found["share"] = sum(p.to_local().nbytes for p in parameters) / sum(p.nbytes for p in parameters)
     moments = [value for of_one in engine.optimizer.state.values() for value in of_one.values() if value.ndim]
     found["share of moments"] = sum(m.to_local().nbytes for m in moments) / sum(m.nbytes for m in moments)
-    if not case.rows and case.autocast_dtype is None:
+    if case.self_check and not case.rows and case.autocast_dtype is None:
         found["check"] = self_check(engine.adapter, CpuBackend(), steps.plan(0, 0).micro_batches[0].forest)
     other = sharded_engine(case, local["weights before"])
     other.load_state(local["state"])
@@ -178,15 +196,7 @@ def _overflow() -> dict[str, Any]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the local engine did with every case, and what each of two ranks did."""
     folder = tmp_path_factory.mktemp("sharded")
-    local = {}
-    for name, case in CASES.items():
-        engine, steps = local_engine(case), plans(case, 1)
-        start = run(engine, steps, range(NUM_BEFORE))
-        state, before = copy.deepcopy((engine.state(), engine.adapter.model.state_dict()))
-        evaluated = engine.evaluate([steps.plan(0), steps.plan(2)]).loss
-        rest = run(engine, steps, range(NUM_BEFORE, NUM_STEPS))
-        local[name] = {"start": start, "state": state, "evaluated": evaluated, "rest": rest, "weights": trained(engine)}
-        local[name]["weights before"] = before
+    local = {name: run_local(case) for name, case in CASES.items()}
     torch.save(local, folder / "local.pt")
     mp.spawn(_work, (31000 + hash(str(folder)) % 2000, str(folder)), nprocs=2)
     return local, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]

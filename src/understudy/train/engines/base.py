@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from understudy.batching import StepPlan
 from understudy.errors import TrainError
 from understudy.train.adapter import ModelAdapter
+from understudy.train.distributed import gathered
 from understudy.train.runner import Runner
 from understudy.train.stats import LossSums, StepStats
 
@@ -32,6 +33,7 @@ class DataParallelEngine(ABC):
         scheduler: stepped with the optimiser.
         max_grad_norm: gradients are scaled down to this norm; None or 0 for no clipping.
         scaler: scales the loss under fp16; None for none.
+        tp_size: how many processes, neighbours, are one rank: they have the same data and compute parts of each layer.
     """
 
     def __init__(
@@ -45,14 +47,17 @@ class DataParallelEngine(ABC):
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         max_grad_norm: float | None = 1.0,
         scaler: torch.amp.GradScaler | None = None,
+        tp_size: int = 1,
     ) -> None:
         self.adapter = adapter
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.distributed = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if self.distributed else 0
-        self.world_size = dist.get_world_size() if self.distributed else 1
-        self.is_main = self.rank == 0
+        process = dist.get_rank() if self.distributed else 0
+        self.rank = process // tp_size
+        self.world_size = dist.get_world_size() // tp_size if self.distributed else 1
+        self.is_first = process % tp_size == 0
+        self.is_main = self.rank == 0 and self.is_first
         self._runner = runner
         self._coefficients = dict(coefficients)
         self._source_names = tuple(source_names)
@@ -82,9 +87,9 @@ class DataParallelEngine(ABC):
         if not np.isfinite(stats.loss):
             self._refuse(f"the loss is {stats.loss}", stats.bad_names)
         if self._scaler is not None:
-            self._scaler.unscale_(self.optimizer)
+            self._unscale(self._scaler, self.optimizer)
         norm = self._grad_norm()
-        nn.utils.clip_grads_with_norm_(self._parameters, self._max_grad_norm or float("inf"), norm)
+        self._clip(norm, self._max_grad_norm or float("inf"))
         stats.grad_norm = float(norm)
         if self._scaler is not None:
             scale = self._scaler.get_scale()
@@ -154,9 +159,17 @@ class DataParallelEngine(ABC):
     def _finish_gradients(self) -> None:
         """Make the gradients those of the whole step, after the last of this rank's passes."""
 
+    def _unscale(self, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        """Take the loss scale out of the gradients, and find out on all ranks whether any overflowed."""
+        scaler.unscale_(optimizer)
+
     def _grad_norm(self) -> Tensor:
         """Return the norm of all gradients as one vector."""
         return nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+
+    def _clip(self, norm: Tensor, max_norm: float) -> None:
+        """Scale all gradients down to a norm, given what it is."""
+        nn.utils.clip_grads_with_norm_(self._parameters, max_norm, norm)
 
     def _stats(self, sums: LossSums, source_names: Sequence[str]) -> StepStats:
         sums.unpack(self._summed(sums.packed()))
@@ -164,17 +177,15 @@ class DataParallelEngine(ABC):
 
     def _refuse(self, what: str, names: list[str]) -> None:
         """Raise for a step that must not be taken, naming the examples at fault, on all ranks."""
-        if self.distributed:
-            gathered: list[list[str]] = [[] for _ in range(self.world_size)]
-            dist.all_gather_object(gathered, names)
-            names = [name for part in gathered for name in part]
-        named = f"; examples with a loss that is not finite: {', '.join(sorted(set(names)))}" if names else ""
+        names = sorted({name for part in gathered(names) for name in part})
+        named = f"; examples with a loss that is not finite: {', '.join(names)}" if names else ""
         raise TrainError(f"{what}, so the step was not taken{named}")
 
     def _summed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sum of `values` over all ranks."""
+        """Return the sum of `values` over all ranks, to which the first process of each adds."""
         if not self.distributed:
             return values
-        tensor = torch.from_numpy(values.copy()).to(self.adapter.device)
+        own = values if self.is_first else np.zeros_like(values)
+        tensor = torch.from_numpy(own.copy()).to(self.adapter.device)
         dist.all_reduce(tensor)
         return tensor.cpu().numpy()

@@ -1,4 +1,5 @@
-"""The engine for a model that no single device holds: weights, gradients and optimiser state in shards (FSDP2).
+"""The engine for a model that no single device holds: weights, gradients and optimiser state in shards (FSDP2), layers
+cut by heads (tensor parallelism), or both.
 
 A layer's weights are put together for the pass through it and let go after it, forward and backward; each backward pass
 sums the gradients over all ranks and leaves every rank its part. Gradients are summed in every pass rather than in the
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from understudy.batching import StepPlan
@@ -66,11 +68,41 @@ class ShardedEngine(DataParallelEngine):
         """Each rank got its part of the same weights."""
 
     def _finish_gradients(self) -> None:
-        """Each backward pass has summed its gradients."""
+        """Give the processes of a rank the same gradients of what each has whole; each backward pass has summed them.
+
+        Where a device sums in no fixed order they are the same only up to rounding, and the weights would part.
+        """
+        tp = next(
+            (m["tp"] for p in self.adapter.model.parameters() if "tp" in (m := p.device_mesh).mesh_dim_names), None
+        )
+        if tp is None:
+            return
+        for parameter in self._parameters:
+            if parameter.grad is not None and "tp" not in parameter.device_mesh.mesh_dim_names:
+                dist.broadcast(parameter.grad.to_local(), group=tp.get_group(), group_src=0)
+
+    def _unscale(self, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+        super()._unscale(scaler, optimizer)
+        for found in scaler._found_inf_per_device(optimizer).values():  # torch tells those with the first parameter
+            dist.all_reduce(found, op=dist.ReduceOp.MAX)
 
     def _grad_norm(self) -> Tensor:
-        norm: Any = super()._grad_norm()
-        return norm.full_tensor()
+        norms: list[Any] = [
+            nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            for parameters in self._by_mesh()
+        ]
+        return torch.linalg.vector_norm(torch.stack([norm.full_tensor() for norm in norms]))
+
+    def _clip(self, norm: Tensor, max_norm: float) -> None:
+        for parameters in self._by_mesh():
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+
+    def _by_mesh(self) -> list[list[Any]]:
+        """Return the parameters in groups that torch can compute with together: those cut by heads, and the others."""
+        groups: dict[Any, list[Any]] = {}
+        for parameter in self._parameters:
+            groups.setdefault(parameter.device_mesh, []).append(parameter)
+        return list(groups.values())
 
     def _saved_weights(self) -> dict[str, Tensor]:
         """Return on the main rank what is saved: all weights, or those of an adapter and what may go with it."""
