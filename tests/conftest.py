@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 # A busy machine makes examples slow; that is no fault of the code.
 settings.register_profile("understudy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("understudy")
+
+# The background job of a script is started with interrupts ignored, and so would be what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
