@@ -3,7 +3,8 @@
 500 programs of generated families (loops, bombs, floods, crashes, attacks, and such as are merely broken) are handed in
 as answers in the `code` environment, while in the same process and event loop ordinary episodes are collected. Counted:
 how each program ended, how long the event loop was ever held up, and what is left behind. Compared, in rounds that take
-turns: how many ordinary episodes a second are collected without such programs, and with them.
+turns: how many ordinary episodes a second are collected alone, with such programs, and beside a process of the lowest
+priority that only counts, which is what any other work costs that asks nothing of the collector.
 
 The ordinary episodes are of the `math` environment with its expert, because they cost nothing but the collector's own
 work. Two things could make them fewer: work that the hostile programs give to the collector (then there are fewer in a

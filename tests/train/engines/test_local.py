@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
+from tests.train.engines.processes import run_processes
 from tests.train.small import TERMS, model, plan, planner
 from understudy.errors import TrainError
 from understudy.train.adapter import ModelAdapter
@@ -167,27 +166,23 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         torch.testing.assert_close(parameter.grad, gradients[name])
 
 
-def _work(rank: int, world_size: int, port: int, folder: str, num_examples: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+def _work(rank: int, num_examples: int) -> dict[str, object]:
     network = model(seed=rank)  # rank 0's weights must win
     engine = engine_of(network, optimizer=torch.optim.SGD(network.parameters(), lr=0.1))
     losses = []
-    steps = planner(num_examples, batch_size=3, world_size=world_size)
+    steps = planner(num_examples, batch_size=3, world_size=2)
     for step in range(3):
         stats = train(engine, steps.plan(step, rank))
         engine.optimizer_step(stats)
         losses.append((stats.loss, stats.grad_norm, stats.num_row_tokens))
     evaluated = engine.evaluate([steps.plan(0, rank)]).loss
-    torch.save({"losses": losses, "eval": evaluated, "weights": network.state_dict()}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return {"losses": losses, "eval": evaluated, "weights": network.state_dict()}
 
 
 @pytest.mark.parametrize("num_examples", [7, 1])
 def test_two_processes_compute_what_one_does(num_examples: int, tmp_path: Path) -> None:
     """With 7 examples the shares are uneven and the last step has one example, so one rank has none."""
-    port = 29000 + (hash(str(tmp_path)) % 2000)
-    mp.spawn(_work, (2, port, str(tmp_path), num_examples), nprocs=2)
+    ranks = run_processes(_work, 2, tmp_path, num_examples)
     network = model(seed=0)
     engine = engine_of(network, optimizer=torch.optim.SGD(network.parameters(), lr=0.1))
     steps = planner(num_examples, batch_size=3)
@@ -196,8 +191,7 @@ def test_two_processes_compute_what_one_does(num_examples: int, tmp_path: Path) 
         stats = train(engine, steps.plan(step))
         engine.optimizer_step(stats)
         expected.append((stats.loss, stats.grad_norm, stats.num_row_tokens))
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+    for found in ranks:
         for a, b in zip(found["losses"], expected, strict=True):
             assert a == pytest.approx(b, rel=1e-5)
         assert found["eval"] == pytest.approx(engine.evaluate([steps.plan(0)]).loss, rel=1e-5)

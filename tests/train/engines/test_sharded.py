@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
+from tests.train.engines.processes import run_processes
 from tests.train.small import TERMS, model, planner
 from understudy.train.adapter import ModelAdapter
 from understudy.train.attention.cpu import CpuBackend
@@ -149,15 +148,9 @@ def trained(engine: LocalEngine) -> dict[str, Any]:
     return {name: p.detach().clone() for name, p in engine.adapter.model.named_parameters() if p.requires_grad}
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    local = torch.load(Path(folder) / "local.pt", weights_only=False)
+def _work(_rank: int, local: dict[str, Any]) -> dict[str, Any]:
     found = {name: run_sharded(case, local[name]) for name, case in CASES.items()}
-    found["overflow"] = _overflow()
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return found | {"overflow": _overflow()}
 
 
 def run_sharded(case: Case, local: dict[str, Any]) -> dict[str, Any]:
@@ -195,11 +188,8 @@ def _overflow() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the local engine did with every case, and what each of two ranks did."""
-    folder = tmp_path_factory.mktemp("sharded")
     local = {name: run_local(case) for name, case in CASES.items()}
-    torch.save(local, folder / "local.pt")
-    mp.spawn(_work, (31000 + hash(str(folder)) % 2000, str(folder)), nprocs=2)
-    return local, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return local, run_processes(_work, 2, tmp_path_factory.mktemp("sharded"), local)
 
 
 def assert_same_figures(found: list[Any], expected: list[Any], rel: float) -> None:
@@ -208,16 +198,28 @@ def assert_same_figures(found: list[Any], expected: list[Any], rel: float) -> No
         assert a == pytest.approx(b, rel=rel)
 
 
+def assert_computes_the_same(local: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
+    """Hold what each process found in a case against what the local engine did."""
+    for found in ranks:
+        assert_same_figures(found["start"] + found["rest"], local["start"] + local["rest"], 2e-5)
+        assert found["evaluated"] == pytest.approx(local["evaluated"], rel=2e-5)
+    for parameter, expected in local["weights"].items():
+        torch.testing.assert_close(ranks[0]["weights"][parameter], expected, rtol=1e-4, atol=2e-4)
+    assert not any(found["weights"] for found in ranks[1:])  # gathered for the main process alone
+
+
+def assert_goes_on_with_what_the_other_began(case: Case, local: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert_same_figures(found["resumed"], local["rest"], 2e-5)
+    engine = local_engine(case, ranks[0]["weights before"])
+    engine.load_state(ranks[0]["state"])
+    assert_same_figures(run(engine, plans(case, 1), range(NUM_BEFORE, NUM_STEPS)), local["rest"], 2e-5)
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_two_ranks_compute_what_one_process_does(runs, name: str) -> None:
     local, ranks = runs
-    for found in (rank[name] for rank in ranks):
-        assert_same_figures(found["start"] + found["rest"], local[name]["start"] + local[name]["rest"], 2e-5)
-        assert found["evaluated"] == pytest.approx(local[name]["evaluated"], rel=2e-5)
-    main = ranks[0][name]["weights"]
-    for parameter, expected in local[name]["weights"].items():
-        torch.testing.assert_close(main[parameter], expected, rtol=1e-4, atol=2e-4)
-    assert not ranks[1][name]["weights"]  # gathered for the main rank alone
+    assert_computes_the_same(local[name], [rank[name] for rank in ranks])
 
 
 @pytest.mark.parametrize("name", HALF)
@@ -234,11 +236,7 @@ def test_half_precision_is_as_near_as_on_one_process(runs, name: str) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_either_engine_goes_on_with_what_the_other_began(runs, name: str) -> None:
     local, ranks = runs
-    for rank in ranks:
-        assert_same_figures(rank[name]["resumed"], local[name]["rest"], 2e-5)
-    engine = local_engine(CASES[name], ranks[0][name]["weights before"])
-    engine.load_state(ranks[0][name]["state"])
-    assert_same_figures(run(engine, plans(CASES[name], 1), range(NUM_BEFORE, NUM_STEPS)), local[name]["rest"], 2e-5)
+    assert_goes_on_with_what_the_other_began(CASES[name], local[name], [rank[name] for rank in ranks])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests.train.engines.processes import run_processes
 from tests.train.engines.test_sharded import (
-    NUM_BEFORE,
-    NUM_STEPS,
     Case,
+    assert_computes_the_same,
+    assert_goes_on_with_what_the_other_began,
     assert_same_figures,
-    local_engine,
     plans,
-    run,
     run_local,
     run_sharded,
     sharded_engine,
@@ -33,17 +29,12 @@ CASES = {
 EXACT = [name for name in CASES if name != "fp16"]
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=4)
-    local = torch.load(Path(folder) / "local.pt", weights_only=False)
+def _work(rank: int, local: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: run_sharded(case, local[name]) for name, case in CASES.items()}
     found["gradients"] = _gradients(Case(tp_size=2, lora=True, dropout=0.5))
     found["overflow"] = _overflow_on(rank == 3)
     found["unfinished"] = torch._C._distributed_c10d._get_work_registry_size()
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return found
 
 
 def _gradients(case: Case) -> dict[str, Any]:
@@ -72,23 +63,14 @@ def _overflow_on(is_here: bool) -> tuple[bool, float]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the local engine did with every case, and what each of four processes did."""
-    folder = tmp_path_factory.mktemp("parallel")
     local = {name: run_local(case) for name, case in CASES.items()}
-    torch.save(local, folder / "local.pt")
-    mp.spawn(_work, (33000 + hash(str(folder)) % 2000, str(folder)), nprocs=4)
-    return local, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(4)]
+    return local, run_processes(_work, 4, tmp_path_factory.mktemp("parallel"), local)
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_processes_with_parts_of_layers_compute_what_one_process_does(runs, name: str) -> None:
     local, ranks = runs
-    for found in (rank[name] for rank in ranks):
-        assert_same_figures(found["start"] + found["rest"], local[name]["start"] + local[name]["rest"], 2e-5)
-        assert found["evaluated"] == pytest.approx(local[name]["evaluated"], rel=2e-5)
-    main = ranks[0][name]["weights"]
-    for parameter, expected in local[name]["weights"].items():
-        torch.testing.assert_close(main[parameter], expected, rtol=1e-4, atol=2e-4)
-    assert not any(rank[name]["weights"] for rank in ranks[1:])  # gathered for the main process alone
+    assert_computes_the_same(local[name], [rank[name] for rank in ranks])
 
 
 def test_half_precision_is_as_near_as_on_one_process(runs) -> None:
@@ -101,11 +83,7 @@ def test_half_precision_is_as_near_as_on_one_process(runs) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_either_engine_goes_on_with_what_the_other_began(runs, name: str) -> None:
     local, ranks = runs
-    for rank in ranks:
-        assert_same_figures(rank[name]["resumed"], local[name]["rest"], 2e-5)
-    engine = local_engine(CASES[name], ranks[0][name]["weights before"])
-    engine.load_state(ranks[0][name]["state"])
-    assert_same_figures(run(engine, plans(CASES[name], 1), range(NUM_BEFORE, NUM_STEPS)), local[name]["rest"], 2e-5)
+    assert_goes_on_with_what_the_other_began(CASES[name], local[name], [rank[name] for rank in ranks])
 
 
 def test_trees_are_held_against_rows_in_parts_too(runs) -> None:
